@@ -1,0 +1,50 @@
+# make demo   set everything up and run the main job on the demo collection
+# make test   set everything up, check style and types, run all tests
+# Both take PYTHON=python3.12 for another interpreter; the environment is made again when it changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
+SOURCES = $(shell find pyserini_llm_sparse -type f -not -path '*/__pycache__/*') $(wildcard *.py *.pth *.start)
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test test-end-to-end lint clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/python examples/demo/run.py
+
+test: $(VENV)/installed lint
+	$(VENV)/bin/python -m pytest
+
+# The claims that only a whole Pyserini can prove, for the second interpreter of a continuous integration run.
+test-end-to-end: $(VENV)/installed
+	$(VENV)/bin/python -m pytest tests/integration
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# Installed as a user installs it and not in editable mode: only then the start-up hook is in place.
+$(VENV)/installed: $(VENV)/dependencies $(SOURCES)
+	@rm -rf build/lib build/bdist.*
+	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
+
+# Where there is no GPU, PyTorch's CPU build saves gigabytes; where that cannot be had, the default build works as well.
+$(VENV)/dependencies: setup.cfg pyproject.toml $(VENV)/python-$(VERSION)
+	command -v nvidia-smi >/dev/null || \
+	  $(PIP) install --retries 1 --index-url https://download.pytorch.org/whl/cpu '$(TORCH)' 2>/dev/null || \
+	  echo 'No CPU build of PyTorch is to be had for this Python: installing the default build.'
+	$(PIP) install 'setuptools>=77' wheel '$(TORCH)' '.[test,java]'
+	@touch $@
+
+$(VENV)/python-%:
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,159 @@
+"""Makes the embedded model from the training text alone: tokenizer, start, adaptation, training, checkpoint.
+
+    python examples/training/teacher.py --data DATA --output RUN --minutes 30        # optional, a sentence encoder
+    python examples/training/train_default.py --data DATA --output RUN --minutes 60
+
+The checkpoint is written to RUN/model; ``--resume`` continues a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from batching import TrainingSet
+from evaluation import (
+    active_terms,
+    bm25_matrix,
+    development_collection,
+    expansion_share,
+    grouped,
+    impact_matrix,
+    ndcg_at_10,
+    query_matrix,
+    tokenized,
+)
+from initialisation import initial_model, query_weights
+from objectives import Weights
+from publishing import encoding_spec, publish
+from teacher import load_embeddings
+from tokenizer_training import inverse_document_frequency, is_stop_word, token_ids, train_tokenizer
+from training_loop import Budget, Settings, Student, adapt, train
+from training_text import Development, Pair, split
+from transformers import PreTrainedTokenizerFast
+
+logger = logging.getLogger("training")
+LONGEST_TEXT = 1024  # tokens of a passage that statistics are taken from
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/, openstax/, oewn/ and so on")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run; RUN/model is the checkpoint")
+    parser.add_argument("--minutes", type=float, help="time for the retrieval phase; its schedule follows the clock")
+    parser.add_argument("--steps", type=int, help="steps of the retrieval phase, if these end first")
+    parser.add_argument("--adaptation-minutes", type=float, default=0.0, help="causal-LM adaptation before it")
+    parser.add_argument("--adaptation-steps", type=int, help="the same, in steps of 16 texts")
+    parser.add_argument("--evaluate-minutes", type=float, default=20.0, help="how often the development set is run")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="continue from RUN/state.pt")
+    parser.add_argument("--vocabulary", type=int, default=8192)
+    parser.add_argument("--hidden", type=int, default=256, help="a multiple of 64")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--feed-forward", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=64, help="pairs, a multiple of 16")
+    parser.add_argument("--longest", type=int, default=200, help="tokens of a document while training")
+    parser.add_argument("--document-length", type=int, default=256, help="document_max_length of the checkpoint")
+    defaults = Weights()
+    for name, value in vars(defaults).items():
+        parser.add_argument(f"--{name.replace('_', '-')}-weight", type=float, default=value, dest=f"weight_{name}")
+    return parser.parse_args()
+
+
+def prepare_tokenizer(folder: Path, pairs: list[Pair], options: argparse.Namespace) -> PreTrainedTokenizerFast:
+    """Train the tokenizer, or take the one that an earlier start of this run has trained."""
+    target = folder / "tokenizer"
+    if not (target / "tokenizer.json").exists():
+        texts = (text for pair in pairs for text in (pair.passage, pair.query))
+        train_tokenizer(texts, options.vocabulary, LONGEST_TEXT).save_pretrained(target)
+    return PreTrainedTokenizerFast.from_pretrained(target)
+
+
+class DevelopmentTest:
+    """Measures a student on the held-out queries, beside BM25 over the same terms."""
+
+    def __init__(
+        self, development: Development, tokenizer: PreTrainedTokenizerFast, idf: np.ndarray, stop_words: np.ndarray,
+        longest: int,
+    ) -> None:  # fmt: skip
+        self.collection = development_collection(development)
+        self.documents, self.queries = tokenized(tokenizer, self.collection)
+        self.stop_words, self.longest = stop_words, longest
+        self.ones = np.where(stop_words, 0, 1).astype(np.float32)
+        self.bm25 = bm25_matrix(self.documents, len(idf), idf)
+
+    def baseline(self) -> dict[str, float]:
+        """Return nDCG@10 of BM25 over the model's terms."""
+        return self._measure(self.ones, self.bm25)
+
+    def __call__(self, student: Student) -> dict[str, float]:
+        """Return nDCG@10 by group, and active terms of a document."""
+        student.eval()
+        excluded = torch.from_numpy(self.stop_words)
+        impacts = impact_matrix(student.model, self.documents, self.longest, excluded, 100.0)
+        student.train()
+        result = self._measure(student.table().detach().numpy(), impacts)
+        untrained = self._measure(student.initial_table.numpy(), impacts)
+        result["untrained table"] = untrained["all"]
+        result["active"] = active_terms(impacts)
+        result["expanded"] = expansion_share(impacts, self.documents)
+        return {name: round(value, 4) for name, value in result.items()}
+
+    def _measure(self, table: np.ndarray, impacts: object) -> dict[str, float]:
+        scores = (query_matrix(self.queries, table) @ impacts.T).toarray()  # type: ignore[attr-defined]
+        return grouped(ndcg_at_10(self.collection, scores))
+
+
+def main() -> None:
+    """Run all phases."""
+    options = arguments()
+    if not options.minutes and not options.steps:
+        raise SystemExit("train_default: no budget: give --minutes, --steps or both")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    options.output.mkdir(parents=True, exist_ok=True)
+    pairs, development = split(options.data, options.seed)
+    tokenizer = prepare_tokenizer(options.output, pairs, options)
+    documents = token_ids(tokenizer, [pair.passage for pair in pairs], LONGEST_TEXT)
+    queries = token_ids(tokenizer, [pair.query for pair in pairs], 64)
+    idf = inverse_document_frequency(documents, len(tokenizer))
+    stop_words = is_stop_word(tokenizer)
+    embeddings = load_embeddings(options.output, len(pairs))
+    logger.info("%d pairs, %d of them embedded by the teacher", len(pairs), int(embeddings[2].sum()))
+
+    table = query_weights(idf, stop_words)
+    model = initial_model(
+        tokenizer, idf, stop_words, options.layers, options.hidden, options.feed_forward, options.seed
+    )  # fmt: skip
+    budget = Budget(options.adaptation_minutes, options.adaptation_steps)
+    resumed = options.resume and (options.output / "state.pt").exists()
+    if (budget.minutes or budget.steps) and not resumed:
+        adapt(model, documents, budget, 3e-4, options.seed)
+    student = Student(model, table)
+    test = DevelopmentTest(development, tokenizer, idf, stop_words, options.document_length)
+    logger.info("development, BM25 over the same terms: %s", test.baseline())
+
+    weights = Weights(**{name: getattr(options, f"weight_{name}") for name in vars(Weights())})
+    settings = Settings(batch=options.batch, longest=options.longest, seed=options.seed, weights=weights)
+    average_length = float(np.mean([min(len(ids), options.longest - 1) for ids in documents]))
+    train(
+        student, TrainingSet(pairs, queries, documents, *embeddings), average_length, settings,
+        Budget(options.minutes, options.steps), options.output, test, options.evaluate_minutes, options.resume,
+    )  # fmt: skip
+    student.eval()
+    result = test(student)
+    logger.info("development at the end: %s", result)
+    (options.output / "development.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    better = student.table() if result["all"] > result["untrained table"] else student.initial_table
+    publish(options.output / "model", model, tokenizer, encoding_spec(stop_words, options.document_length), better)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""A causal language model with or without an adapter, and its attention mode: alone in touching transformers.
+
+Attention in both directions is ``config.is_causal = False``, which transformers understands from 5.2 on. Earlier
+versions, and clearing the flag of each module instead, silently give other vectors; a probe at load finds out.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from pyserini_llm_sparse.devices import DTYPES, resolve_device, resolve_dtype
+from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.spec import Attention
+
+LEAST_TRANSFORMERS = (5, 2)
+
+_logger = logging.getLogger("pyserini_llm_sparse")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A causal language model that gives hidden states, and the weights of its output layer.
+
+    Attributes:
+        model: The transformers model, the adapter merged into it.
+        attention: ``causal`` (echo, too, is causal) or ``bidirectional``.
+    """
+
+    model: PreTrainedModel
+    attention: Attention
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output embedding, ``[vocabulary, hidden]``."""
+        return self.model.get_output_embeddings().weight
+
+    @property
+    def head_bias(self) -> Tensor | None:
+        """The output layer's bias ``[vocabulary]``; None for all families that we know."""
+        return getattr(self.model.get_output_embeddings(), "bias", None)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the output embedding; can be more than the tokenizer has tokens."""
+        return int(self.head_weight.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head_weight.device
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the last hidden states ``[batch, length, hidden]``.
+
+        Positions are counted over what the mask keeps, so a text's states do not depend on the side or amount of its
+        padding. States of masked positions have no meaning.
+
+        Args:
+            input_ids: ``[batch, length]``.
+            attention_mask: ``[batch, length]``, 1 for tokens and 0 for padding.
+        """
+        positions = (attention_mask.long().cumsum(-1) - 1).clamp_(min=0)
+        states: Tensor = self.model.base_model(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        return states
+
+
+def load_backbone(
+    path: str | Path,
+    *,
+    attention: Attention,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    base: str | Path | None = None,
+    trust_remote_code: bool = False,
+) -> Backbone:
+    """Load a causal language model from a directory, merging an adapter into its base.
+
+    Args:
+        path: Directory of a model, or of a peft adapter.
+        attention: The attention variant of the encoding spec.
+        dtype: See `resolve_dtype`.
+        device: See `resolve_device`.
+        base: Directory of the model that the adapter belongs to; required if `path` is an adapter.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        PrerequisiteError: transformers is too old, or an adapter is given and peft is not installed.
+        UsageError: An adapter is given without its base.
+        DataError: The weights are incomplete or do not fit the configuration, or the family cannot be used.
+        ResourceError: A file is missing, or the model does not fit into the device's memory.
+        RunError: The attention mode did not take effect.
+    """
+    require_transformers()
+    place, precision = resolve_device(device), DTYPES[resolve_dtype(dtype, device)]
+    if base is None and (Path(path) / "adapter_config.json").is_file():
+        raise UsageError(f"{path}: an adapter: its base model is not given; name its directory as base")
+    model = _load_model(Path(base or path), attention, precision, trust_remote_code)
+    if base is not None:
+        model = _merge_adapter(model, Path(path))
+    try:
+        model.to(place)  # type: ignore[arg-type]  # transformers wraps the method and hides its signature
+        backbone = Backbone(model.eval().requires_grad_(False), attention)
+        probe(backbone)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"{path}: does not fit into the memory of {place} in {precision}; use another device, or dtype bfloat16"
+        ) from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"{path}: {type(model).__name__} does not work as a causal language model with position ids and attention "
+            f"mask: {_one_line(error)}; {_remedy(error)}"
+        ) from error
+    return backbone
+
+
+def require_transformers() -> None:
+    """Refuse a transformers that would silently ignore the attention mode.
+
+    Raises:
+        PrerequisiteError: It is older than `LEAST_TRANSFORMERS`.
+    """
+    found = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    if found < LEAST_TRANSFORMERS:
+        least = ".".join(map(str, LEAST_TRANSFORMERS))
+        raise PrerequisiteError(
+            f"transformers {transformers.__version__}: too old: attention in both directions needs {least}; "
+            f"pip install 'transformers>={least}'"
+        )
+
+
+def set_attention(model: PreTrainedModel, attention: Attention) -> None:
+    """Make a model attend to earlier positions only, or to all."""
+    causal = attention != "bidirectional"
+    model.config.is_causal = causal
+    for module in model.modules():
+        if isinstance(getattr(module, "is_causal", None), bool):
+            module.is_causal = causal  # type: ignore[assignment]  # for kernels that are given no mask when there is no padding
+
+
+@torch.no_grad()
+def probe(backbone: Backbone) -> None:
+    """Check on four short sequences that the attention mode and the output layer are what we take them for.
+
+    The first position must change with the last token if attention goes both ways and must not otherwise, with and
+    without padding; and the model's own logits must be the hidden states times the output embedding, without a cap or
+    scale that some families have.
+
+    Raises:
+        RunError: The attention mode did not take effect.
+        DataError: The logits are made in another way.
+    """
+    ids = (torch.arange(8) * 7 + 3) % backbone.vocabulary_size
+    input_ids = ids.repeat(4, 1)
+    input_ids[1::2, -1] = input_ids[0, 0]
+    input_ids = input_ids.to(backbone.device)
+    tolerance = 1e-5 if backbone.head_weight.dtype == torch.float32 else 2e-3
+    wanted = backbone.attention == "bidirectional"
+    for padded in (False, True):
+        mask = torch.ones_like(input_ids)
+        mask[2:, :3] = 0 if padded else 1
+        states = backbone.hidden(input_ids, mask).float()
+        for first, second, place in ((0, 1, 0), (2, 3, 3 if padded else 0)):
+            change = (states[first, place] - states[second, place]).norm() / states[first, place].norm()
+            if bool(change > tolerance) != wanted:
+                raise RunError(
+                    f"{type(backbone.model).__name__}: attention is not {backbone.attention} although it was set: the "
+                    f"first position {'ignores' if wanted else 'sees'} the last token (transformers "
+                    f"{transformers.__version__}, torch {torch.__version__}, attention "
+                    f"{backbone.model.config._attn_implementation}); install transformers 5.2 or newer and report this"
+                )
+    mask = torch.ones_like(input_ids)
+    own = backbone.model(input_ids=input_ids[:1], attention_mask=mask[:1], use_cache=False).logits.float()
+    bias = 0 if backbone.head_bias is None else backbone.head_bias.float()
+    ours = backbone.hidden(input_ids[:1], mask[:1]).float() @ backbone.head_weight.float().T + bias
+    if not bool((own - ours).norm() <= (1e-4 if own.dtype == backbone.head_weight.dtype else 5e-2) * own.norm()):
+        raise DataError(
+            f"{type(backbone.model).__name__}: its logits are not hidden states times output embedding: the family "
+            "caps or scales them; use a Llama, Mistral, Qwen2 or Qwen3 model"
+        )
+
+
+def _load_model(path: Path, attention: Attention, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    """Load the model of a directory, all of its weights or none."""
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        config.is_causal = attention != "bidirectional"
+        with quiet():
+            pair: Any = AutoModelForCausalLM.from_pretrained(
+                path,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
+            model: PreTrainedModel = pair[0]
+            loaded: dict[str, Any] = pair[1]
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot load the model: {_one_line(error)}; check the directory") from error
+    except (ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        raise DataError(f"{path}: cannot load the model: {_one_line(error)}; {_remedy(error)}") from error
+    for problem, names in (("lacks", loaded["missing_keys"]), ("has another shape of", loaded["mismatched_keys"])):
+        if names:
+            listed = ", ".join(sorted(str(name) for name in names)[:3])
+            raise DataError(
+                f"{path}: the checkpoint {problem} {len(names)} of the model's weights ({listed}): they would be random"
+                "; save the causal language model together with its output layer"
+            )
+    if loaded["unexpected_keys"]:
+        left_out = len(loaded["unexpected_keys"])
+        _logger.warning("%s: %d weights are not part of the model and are left out", path, left_out)
+    set_attention(model, attention)
+    return model
+
+
+def _merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
+    """Merge a peft adapter into its base."""
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+    except ImportError as error:
+        raise PrerequisiteError(f"{path}: an adapter: peft is not installed; pip install peft") from error
+    from safetensors import safe_open
+
+    try:
+        with warnings.catch_warnings():
+            # peft asks transformers for attributes that were renamed, and warns of what is checked below
+            warnings.simplefilter("ignore")
+            adapted = PeftModel.from_pretrained(model, str(path), use_safetensors=True)
+        with safe_open(path / "adapter_model.safetensors", framework="pt") as file:
+            stored = set(file.keys())
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot load the adapter: {_one_line(error)}; check the directory") from error
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: the adapter does not fit its base: {_one_line(error)}; name the right one: "
+                        "csplade:ADAPTER,base=PATH_OR_HUB_ID") from error  # fmt: skip
+    differing = stored ^ set(get_peft_model_state_dict(adapted))
+    if differing:
+        raise DataError(
+            f"{path}: the adapter does not fit its base: {len(differing)} weights are on one side only "
+            f"({', '.join(sorted(differing)[:3])}); name the right one: csplade:ADAPTER,base=PATH_OR_HUB_ID"
+        )
+    merged: PreTrainedModel = adapted.merge_and_unload()
+    return merged
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar over ours while it reads or writes weights."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _remedy(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "if you trust the code that comes with it, say so by name: csplade:MODEL,trust_remote_code=true"
+    return "use a complete Llama, Mistral, Qwen2 or Qwen3 checkpoint in safetensors"

@@ -1,0 +1,301 @@
+"""Loading and saving a checkpoint: spec, tokenizer, backbone and query term weights, with a fingerprint of them all.
+
+What a process does not need is not loaded: weights and torch only when a text is first sent through the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyserini_llm_sparse.catalog import (
+    LOADING_OPTIONS,
+    ModelReference,
+    published,
+    read_json,
+    require_causal_checkpoint,
+    resolve_folder,
+)
+from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError
+from pyserini_llm_sparse.fingerprint import fingerprint
+from pyserini_llm_sparse.query_terms import load_query_term_weights, save_query_term_weights
+from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.text_tokenizer import TOKENIZER_FILES, TextTokenizer
+
+if TYPE_CHECKING:
+    from pyserini_llm_sparse.backbone import Backbone
+
+_logger = logging.getLogger("pyserini_llm_sparse")
+
+
+@dataclass
+class Checkpoint:
+    """A model as it lies on disk, its parts loaded when they are first used.
+
+    Attributes:
+        spec: The encoding spec, with the model's fingerprint.
+        tokenizer: The tokenizer with its special tokens.
+        tokens: The token text of each id that the model has a logit for; None for an id without a token.
+        folder: The model's or adapter's directory.
+        base: Directory of the adapter's base model, None without adapter.
+        query_term_weights: float32 ``[vocabulary]``, the terms' weights in inference-free queries; None if the model
+            encodes the queries.
+        device: Where the backbone goes; None for the best there is.
+        dtype: Its floating-point type; None for the device's default.
+        trust_remote_code: Whether code that comes with the model may run.
+    """
+
+    spec: EncodingSpec
+    tokenizer: TextTokenizer
+    tokens: list[str | None]
+    folder: Path
+    base: Path | None = None
+    query_term_weights: NDArray[np.float32] | None = None
+    device: str | None = None
+    dtype: str | None = None
+    trust_remote_code: bool = False
+    _backbone: Backbone | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids that the model has logits for."""
+        return len(self.tokens)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model, loaded at the first use; see `load_backbone` for what can go wrong."""
+        with self._lock:
+            if self._backbone is None:
+                from pyserini_llm_sparse.backbone import load_backbone
+
+                backbone = load_backbone(
+                    self.folder,
+                    attention=self.spec.attention,
+                    dtype=self.dtype,
+                    device=self.device,
+                    base=self.base,
+                    trust_remote_code=self.trust_remote_code,
+                )
+                if backbone.vocabulary_size != self.vocabulary_size:
+                    raise DataError(
+                        f"{self.folder}: the output layer has {backbone.vocabulary_size} rows, config.json says "
+                        f"{self.vocabulary_size}; correct vocab_size"
+                    )
+                self._backbone = backbone
+            return self._backbone
+
+
+def load_checkpoint(reference: ModelReference, device: str | None = None, dtype: str | None = None) -> Checkpoint:
+    """Find a checkpoint, its spec and its tokenizer. Weights are not loaded yet.
+
+    The spec is, in this order, the directory's ``encoding_spec.json``, what is known of a published model, or the
+    fields that the reference names; these also replace fields of the former two.
+
+    Args:
+        reference: The model, from `catalog.parse_encoder_name`.
+        device: Where the backbone will go; None for the best there is.
+        dtype: Its floating-point type; None for the device's default.
+
+    Raises:
+        ResourceError: The model, its base or its tokenizer is not there.
+        UsageError: A field of the spec is unknown.
+        DataError: It is another kind of model, has no spec, or its files are not in order.
+        SpecMismatchError: The files are not those that the spec was saved with.
+    """
+    known = published(reference.model)
+    root = resolve_folder(reference.model, reference.revision, reference.trust_remote_code)
+    folder = root / (reference.subfolder or (known.subfolder if known else None) or "")
+    require_causal_checkpoint(folder, known is not None)
+    base = _base_folder(folder, reference)
+    config = read_json((base or folder) / "config.json") or {}
+    vocabulary_size = _vocabulary_size(base or folder, config)
+    tokenizer = _tokenizer([folder, root, *([base] if base else [])], reference, known.tokenizer if known else None)
+    spec = _spec(folder, reference, tokenizer, config)
+    _warn_of_long_texts(folder, spec, config)
+    found = fingerprint(folder, tokenizer, base)
+    if spec.model_fingerprint and spec.model_fingerprint != found:
+        raise SpecMismatchError(
+            f"{folder}: weights or tokenizer are not those that the encoding spec was saved with: model_fingerprint is "
+            f"{spec.model_fingerprint} in {SPEC_FILE}, {found} of the files; restore the files, or remove "
+            f"model_fingerprint from {SPEC_FILE} if the change was meant"
+        )
+    weights = None
+    if spec.query_encoder == "inference-free":
+        weights = load_query_term_weights(folder, vocabulary_size)
+    return Checkpoint(
+        spec=spec.replace(model_fingerprint=found),
+        tokenizer=tokenizer,
+        tokens=tokenizer.tokens(vocabulary_size),
+        folder=folder,
+        base=base,
+        query_term_weights=weights,
+        device=device,
+        dtype=dtype,
+        trust_remote_code=reference.trust_remote_code,
+    )
+
+
+def save_checkpoint(
+    folder: str | Path,
+    model: Any,
+    tokenizer: Any,
+    spec: EncodingSpec,
+    query_term_weights: Any = None,
+) -> EncodingSpec:
+    """Write a model directory that `load_checkpoint` and transformers read, whole or not at all.
+
+    Args:
+        folder: The directory; one that holds a checkpoint is replaced, one that holds anything else is refused.
+        model: A `Backbone` or a transformers causal language model; its attention is set to the spec's.
+        tokenizer: As `Tokenization` takes it.
+        spec: The encoding spec; its fingerprint is filled in.
+        query_term_weights: ``[vocabulary]``, for inference-free queries.
+
+    Returns:
+        The spec as it was saved.
+
+    Raises:
+        UsageError: The directory holds something else, or weights and spec contradict each other.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / SPEC_FILE).is_file():
+        raise UsageError(f"{folder}: holds files but no checkpoint, and is not overwritten; choose another directory")
+    if (query_term_weights is not None) != (spec.query_encoder == "inference-free"):
+        raise UsageError(
+            f"{folder}: query_encoder is {spec.query_encoder!r}, query term weights are "
+            f"{'missing' if query_term_weights is None else 'given'}; they go together with 'inference-free'"
+        )
+    from pyserini_llm_sparse.backbone import quiet, set_attention
+
+    model = getattr(model, "model", model) if not hasattr(model, "save_pretrained") else model
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        set_attention(model, spec.attention)
+        with quiet():
+            model.save_pretrained(temporary)
+        text_tokenizer = TextTokenizer.from_any(tokenizer)
+        text_tokenizer.save(temporary)
+        if query_term_weights is not None:
+            save_query_term_weights(temporary, query_term_weights, int(model.config.vocab_size))
+        spec = spec.replace(model_fingerprint=fingerprint(temporary, text_tokenizer))
+        spec.save(temporary)
+        temporary.chmod(0o755)
+        for path in temporary.iterdir():
+            path.chmod(0o644)  # safetensors makes its files private; a model is read by others, too
+        _replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return spec
+
+
+def _base_folder(folder: Path, reference: ModelReference) -> Path | None:
+    """Return the directory of the base model if the folder holds an adapter."""
+    adapter = read_json(folder / "adapter_config.json")
+    if adapter is None:
+        if reference.base is not None:
+            raise UsageError(f"{folder}: base={reference.base} is given, but this is no adapter; leave base out")
+        return None
+    named = reference.base or adapter.get("base_model_name_or_path")
+    if not named:
+        raise DataError(f"{folder}: the adapter does not name its base model; add base=PATH_OR_HUB_ID")
+    beside = folder / str(named)
+    try:
+        base = beside if beside.is_dir() else resolve_folder(str(named), None, reference.trust_remote_code)
+    except ResourceError as error:
+        raise ResourceError(f"{error} (the base model of the adapter {folder}); another one can be named with "
+                            "base=PATH_OR_HUB_ID") from error  # fmt: skip
+    require_causal_checkpoint(base)
+    if (base / "adapter_config.json").is_file():
+        raise DataError(f"{base}: the base model of {folder} is an adapter itself; merge that one first")
+    return base
+
+
+def _tokenizer(places: list[Path], reference: ModelReference, known: str | None) -> TextTokenizer:
+    """Return the tokenizer: the one that is named, the model's own or its base's, or a published model's."""
+    if reference.tokenizer:
+        return TextTokenizer.from_folder(resolve_folder(reference.tokenizer), reference.trust_remote_code)
+    for place in places:
+        if any((place / name).is_file() for name in TOKENIZER_FILES):
+            return TextTokenizer.from_folder(place, reference.trust_remote_code)
+    return TextTokenizer.from_folder(resolve_folder(known) if known else places[0], reference.trust_remote_code)
+
+
+def _vocabulary_size(folder: Path, config: dict[str, Any]) -> int:
+    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    if not isinstance(size, int) or size < 1:
+        raise DataError(f"{folder}: config.json has no usable vocab_size ({size!r}); restore the file")
+    return size
+
+
+def _spec(folder: Path, reference: ModelReference, tokenizer: TextTokenizer, config: dict[str, Any]) -> EncodingSpec:
+    """Return the encoding spec of a checkpoint, from its directory, the catalog or the reference's fields.
+
+    A spec that is made from named fields alone has BOS if the tokenizer has it, and lists all special tokens as
+    excluded, so that it can be read there that they never become terms.
+    """
+    overrides = {name: _field_value(name, value) for name, value in reference.overrides.items()}
+    known = published(reference.model)
+    if (folder / SPEC_FILE).is_file():
+        spec = EncodingSpec.load(folder)
+    elif known is not None:
+        scale = float(config.get("hidden_size", 1)) ** known.hidden_size_exponent
+        spec = EncodingSpec(logit_scale=scale, **known.spec)
+    elif "attention" in overrides:
+        spec = EncodingSpec(
+            attention="causal", add_bos=tokenizer.bos_id is not None, excluded_token_ids=tokenizer.special_ids()
+        )
+    else:
+        raise DataError(
+            f"{folder}: a causal language model (type {config.get('model_type')!r}) without {SPEC_FILE}: its weights "
+            "alone do not say how texts become vectors; name at least the attention it was trained with: csplade:"
+            f"{reference.model},attention=causal (or echo, bidirectional; further fields such as add_bos, logit_scale)"
+        )
+    return spec.replace(**overrides) if overrides else spec
+
+
+def _warn_of_long_texts(folder: Path, spec: EncodingSpec, config: dict[str, Any]) -> None:
+    """Say once if texts can be longer than the positions that the model was trained on."""
+    positions = config.get("max_position_embeddings")
+    longest = max(spec.query_max_length, spec.document_max_length) * (2 if spec.attention == "echo" else 1)
+    if isinstance(positions, int) and longest > positions:
+        _logger.warning("%s: texts of up to %d tokens, but the model knows %d positions", folder, longest, positions)
+
+
+def _field_value(name: str, value: Any) -> Any:
+    """Read a spec field that was given by name, perhaps as text.
+
+    Raises:
+        UsageError: There is no such field.
+    """
+    if name not in EncodingSpec.model_fields or name in ("version", "model_fingerprint"):
+        fields = sorted(set(EncodingSpec.model_fields) - {"version", "model_fingerprint"})
+        raise UsageError(
+            f"encoder: {name}={value}: no such field; known are {', '.join(fields)} of the encoding spec, and "
+            f"{', '.join(LOADING_OPTIONS)}"
+        )
+    if name == "excluded_token_ids" and isinstance(value, str):
+        return [part for part in value.replace(",", " ").split() if part.lower() != "none"]
+    if name.endswith("_top_k") and str(value).lower() in ("none", ""):
+        return None
+    return value
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Put a finished directory in a place, which may hold an older one."""
+    if not target.exists():
+        new.replace(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    target.replace(old / "checkpoint")
+    new.replace(target)
+    shutil.rmtree(old, ignore_errors=True)

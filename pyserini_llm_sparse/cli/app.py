@@ -1,0 +1,127 @@
+"""Puts the commands together and ends each with one line and its exit code if something is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import typer
+
+from pyserini_llm_sparse import __version__
+from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, index, search
+from pyserini_llm_sparse.cli.console import PROGRAM, examples, say
+from pyserini_llm_sparse.errors import LlmSparseError, PartialError, ResourceError
+from pyserini_llm_sparse.plugin.environment import share_cores
+
+TRACEBACK = "PYSERINI_LLM_SPARSE_TRACEBACK"
+INTERRUPTED = 130
+UNEXPECTED = 6
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=_SETTINGS,
+    epilog=examples("encode --corpus corpus.jsonl --output vectors"),
+)
+for module in (encode, encode_queries, index, search, explain, doctor):
+    app.command(module.NAME, epilog=examples(*module.EXAMPLES), context_settings=_SETTINGS)(module.command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help=f"Show where an error was raised; {TRACEBACK}=1 does the same.")
+    ] = False,
+) -> None:
+    """Causal-LM learned sparse retrieval for Pyserini.
+
+    Exit codes: 0 done; 2 wrong usage; 3 a prerequisite is missing; 4 a file, model or disk space is missing;
+    5 bad data; 6 a run failed; 7 done, but some records were skipped; 130 interrupted.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns its exit code; an error is one line on standard error.
+
+    Args:
+        arguments: The command line without the program's name, by default that of the process.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # A global option, but an error is seen only after the command was typed: it is accepted anywhere.
+    traceback = "--traceback" in given or os.environ.get(TRACEBACK, "") not in ("", "0")
+    given = [argument for argument in given if argument != "--traceback"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # so that Ġ can be printed in any locale
+    share_cores()
+    code: int = UNEXPECTED
+    try:
+        with _log_to_console():
+            app(args=given, prog_name=PROGRAM)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else UNEXPECTED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the results has seen enough; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if traceback:
+            raise
+        shown = _explained(error)
+        say(str(shown) if isinstance(shown, PartialError) else f"error: {shown}")
+        code = shown.exit_code
+    if code == INTERRUPTED:
+        say("interrupted; give the same command again to go on")
+    return code
+
+
+def _explained(error: Exception) -> LlmSparseError:
+    """Return the error itself if it is one of ours, else one that names its kind and how to see more."""
+    if isinstance(error, LlmSparseError):
+        return error
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in first:
+        return ResourceError(f"memory: not enough: {first}; choose a smaller --batch-size")
+    return LlmSparseError(f"unexpected {type(error).__name__}: {first}; --traceback shows where")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints the package's log as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+@contextlib.contextmanager
+def _log_to_console() -> Iterator[None]:
+    """Print the package's log while a command runs."""
+    logger, handler = logging.getLogger("pyserini_llm_sparse"), _ConsoleHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

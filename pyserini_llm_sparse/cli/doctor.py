@@ -1,0 +1,200 @@
+"""``doctor``: whether what the commands need is there, each line OK or with a remedy."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from pyserini_llm_sparse import __version__
+from pyserini_llm_sparse.catalog import EMBEDDED, KEYWORD
+from pyserini_llm_sparse.cli import options
+from pyserini_llm_sparse.cli.console import duration, print_json, without_java_warnings
+from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
+
+NAME = "doctor"
+EXAMPLES = ("doctor", "doctor --encoder my-model --json")
+
+DISABLE = "PYSERINI_LLM_SPARSE_DISABLE"
+OPTIONAL_PACKAGES = {
+    "ir_datasets": "irds: corpora and topics; [eval]",
+    "ir_measures": "measures; [eval]",
+    "faiss": "pyserini.search.hybrid; [eval]",
+}
+WIDTH = 16
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        name: What was looked at.
+        state: ``OK``; ``--``, not there and not required; ``FAIL``, required and missing or broken.
+        found: What there is.
+        remedy: What to do, if it is not OK.
+    """
+
+    name: str
+    state: Literal["OK", "--", "FAIL"]
+    found: str
+    remedy: str = ""
+
+
+def command(
+    encoder: options.Encoder = KEYWORD,
+    as_json: options.Json = False,
+) -> None:
+    """Check that everything needed is there.
+
+    Each line is OK, or says what to do; -- marks what only some jobs need. Exit code 3 if something required is
+    missing.
+    """
+    checks = []
+    for check in run_checks(encoder):
+        checks.append(check)
+        if not as_json:
+            typer.echo(f"{check.state:<4} {check.name:<{WIDTH}} {check.found}")
+            if check.remedy:
+                typer.echo(f"{'':<4} {'':<{WIDTH}} -> {check.remedy}")
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    failed = [check.name for check in checks if check.state == "FAIL"]
+    if failed:
+        raise PrerequisiteError(f"doctor: {', '.join(failed)}: missing or broken: see above; follow the remedies")
+
+
+def run_checks(encoder: str) -> Iterator[Check]:
+    """Yield each check as soon as it is made; one that breaks down is a failed one."""
+    parts: list[tuple[str, Callable[[], Check]]] = [
+        ("Python", _python),
+        ("hook", _hook),
+        ("Java", _java),
+        ("Pyserini", _pyserini),
+        ("torch", _torch),
+        ("transformers", _transformers),
+        ("ONNX Runtime", _onnx),
+        ("model cache", _cache),
+        ("encoder", lambda: _encoder(encoder)),
+    ]
+    for name, check in parts:
+        try:
+            yield check()
+        except LlmSparseError as error:
+            found, _, remedy = str(error).partition("; ")
+            yield Check(name, "FAIL", found, remedy)
+        except Exception as error:  # a broken installation can raise anything; the other lines still help
+            first = (str(error).strip().splitlines() or ["no message"])[0]
+            yield Check(name, "FAIL", f"{type(error).__name__}: {first}", "install it again")
+    for package, purpose in OPTIONAL_PACKAGES.items():
+        yield _optional(package, purpose)
+
+
+def _python() -> Check:
+    return Check("Python", "OK", f"{sys.version.split()[0]} in {sys.prefix}; pyserini-llm-sparse {__version__}")
+
+
+def _hook() -> Check:
+    """The start-up hook: seen from here only if it ran when this process started."""
+    if os.environ.get(DISABLE, "0") not in ("", "0"):
+        return Check("hook", "--", f"switched off by {DISABLE}", f"unset {DISABLE}")
+    if "_pyserini_llm_sparse_boot" in sys.modules:
+        return Check("hook", "OK", "Pyserini's own commands take --encoder csplade")
+    return Check(
+        "hook", "--", "did not run: not installed, installed in editable mode, or Python was started with -S",
+        "for Pyserini's commands: python -m pyserini_llm_sparse.pyserini pyserini.encode ...",
+    )  # fmt: skip
+
+
+def _java() -> Check:
+    from pyserini_llm_sparse import jdk
+
+    found = jdk.find_jdk()
+    without = "" if found.has_vector_module else ", without the vector module (slower, but works)"
+    return Check("Java", "OK", f"{found}{without}")
+
+
+def _pyserini() -> Check:
+    """Whether it is there, can be imported, and has the places that the plugin patches."""
+    version = metadata.version("pyserini")
+    from pyserini_llm_sparse import jdk, plugin
+
+    jdk.use_jdk()
+    plugin.register()
+    with without_java_warnings():
+        import pyserini.encode
+        import pyserini.search.lucene
+
+    if problems := plugin.problems():
+        return Check("Pyserini", "FAIL", f"{version}: {problems[0]}", "install a version that is named there")
+    return Check("Pyserini", "OK", f"{version}, in {Path(pyserini.encode.__file__).parents[1]}")
+
+
+def _torch() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        devices = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+    else:
+        devices = f"no GPU; {torch.get_num_threads()} CPU threads"
+    return Check("torch", "OK", f"{torch.__version__}, {devices}")
+
+
+def _transformers() -> Check:
+    from pyserini_llm_sparse.backbone import require_transformers
+
+    require_transformers()
+    return Check("transformers", "OK", metadata.version("transformers"))
+
+
+def _onnx() -> Check:
+    try:
+        import onnxruntime
+    except ImportError:
+        return Check("ONNX Runtime", "--", "not installed", "only for ONNX models: pip install onnxruntime")
+    providers = ", ".join(onnxruntime.get_available_providers())
+    return Check("ONNX Runtime", "OK", f"{onnxruntime.__version__}, providers {providers}")
+
+
+def _cache() -> Check:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    offline = ", offline" if constants.HF_HUB_OFFLINE else ""
+    if not folder.is_dir():
+        return Check("model cache", "OK", f"{folder}, not there yet{offline}")
+    if not os.access(folder, os.W_OK):
+        return Check("model cache", "--", f"{folder}: cannot be written to", "set HF_HOME to a folder of yours")
+    models = sum(path.name.startswith("models--") for path in folder.iterdir())
+    return Check("model cache", "OK", f"{folder}, {models} models{offline}")
+
+
+def _encoder(name: str) -> Check:
+    from pyserini_llm_sparse.encoder import SparseEncoder
+
+    started = time.monotonic()
+    encoder = SparseEncoder.load(name)
+    impacts = encoder.document_impacts(["The doctor asks whether the model answers."])[0]
+    if not impacts:
+        return Check("encoder", "FAIL", f"{name}: loads, but its vectors are empty", "check its encoding spec")
+    home = f" ({EMBEDDED})" if name == KEYWORD else ""
+    return Check(
+        "encoder", "OK",
+        f"{name}{home} encodes a sentence to {len(impacts)} terms, {duration(time.monotonic() - started)} with loading",
+    )  # fmt: skip
+
+
+def _optional(package: str, purpose: str) -> Check:
+    from importlib.util import find_spec
+
+    what, _, extra = purpose.partition("; ")
+    if find_spec(package) is None:
+        return Check(package, "--", f"not installed: only for {what}", f"pip install 'pyserini-llm-sparse{extra}'")
+    return Check(package, "OK", f"installed, for {what}")

@@ -1,0 +1,113 @@
+"""``encode``: a corpus to a folder of vectors that Pyserini and Anserini index."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pyserini_llm_sparse.catalog import KEYWORD
+from pyserini_llm_sparse.cli import options
+from pyserini_llm_sparse.cli.console import count, duration, print_json, progress_bar, say
+from pyserini_llm_sparse.errors import PartialError, UsageError
+
+if TYPE_CHECKING:
+    from pyserini_llm_sparse.jobs import EncodeReport
+
+NAME = "encode"
+EXAMPLES = (
+    "encode --corpus corpus.jsonl --output vectors",
+    "encode --corpus beir/scifact --output vectors --encoder my-model --on-error skip",
+    "encode --corpus collection.tsv.gz --output vectors --shard-id 0 --shard-num 4 --device cuda:0",
+)
+
+
+class OnError(StrEnum):
+    """What happens at a bad record."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+def command(
+    corpus: Annotated[
+        str,
+        typer.Option(help="A JSONL or TSV file, a folder of them, a BEIR folder, or irds:DATASET; .gz and .zst too."),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the vectors; it must hold nothing else.")],
+    encoder: options.Encoder = KEYWORD,
+    fields: Annotated[
+        str | None, typer.Option(help="Fields that make the text, as title,text; by default contents, or title,text.")
+    ] = None,
+    batch_size: options.BatchSize = 32,
+    max_length: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Most tokens of a document instead of the spec's.")
+    ] = None,
+    max_active_terms: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Most terms of a document, the heaviest.")
+    ] = None,
+    device: options.Device = None,
+    dtype: options.DType = None,
+    threads: options.Threads = None,
+    shard_id: Annotated[int, typer.Option(metavar="N", min=0, help="Which shard this process encodes, from 0.")] = 0,
+    shard_num: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of shards; all write to the same output.")
+    ] = 1,
+    on_error: Annotated[OnError, typer.Option(help="Stop at a bad record, or skip and report it.")] = OnError.fail,
+    contents: Annotated[bool, typer.Option("--contents", help="Write the text beside each vector.")] = False,
+    window_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Documents in each file; what an interruption can lose.")
+    ] = 2048,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Encode a corpus to sparse vectors, ready to be indexed.
+
+    Memory stays bounded whatever the corpus holds. An interrupted run goes on when the same command is given again, and
+    ends with the same bytes.
+    """
+    from pyserini_llm_sparse.formats.corpus import count_records
+    from pyserini_llm_sparse.jobs import encode_corpus
+
+    if shard_id >= shard_num:
+        raise UsageError(f"--shard-id {shard_id}: there are {shard_num} shards, counted from 0; choose a smaller one")
+    loaded = options.load_encoder(
+        encoder, device, dtype, threads, document_max_length=max_length, document_top_k=max_active_terms
+    )
+    with progress_bar(lambda: count_records(corpus), "documents") as progress:
+        report = encode_corpus(
+            loaded, corpus, output, fields=_names(fields), batch_size=batch_size, shard_id=shard_id,
+            shard_num=shard_num, on_error=on_error.value, overwrite=overwrite, contents=contents,
+            window_size=window_size, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print_json(asdict(report))
+    _summarise(report, output, shard_num)
+
+
+def _names(fields: str | None) -> list[str] | None:
+    """Return the names in ``title,text`` or ``title text``."""
+    return fields.replace(",", " ").split() if fields else None
+
+
+def _summarise(report: EncodeReport, output: Path, shard_num: int) -> None:
+    if report.finished and not report.encoded:
+        say(f"{output}: complete already: {count(report.documents, 'document')}; nothing to do")
+    else:
+        speed = f", {report.encoded / report.seconds:,.1f} documents a second" if report.encoded else ""
+        say(f"{output}: encoded {count(report.encoded, 'document')} in {duration(report.seconds)}{speed}")
+        if not report.finished:
+            say(f"{output}: this shard is complete: {count(report.documents, 'document')}; not all {shard_num} are")
+        elif report.documents != report.encoded:
+            say(f"{output}: complete: {count(report.documents, 'document')} with those of earlier runs or other shards")
+    if report.empty:
+        say(f"{output}: {count(report.empty, 'document')} without any term, not indexed by Lucene; {_where(report)}")
+    if report.skipped:
+        raise PartialError(f"{output}: {count(report.skipped, 'record')} skipped: bad input; {_where(report)}")
+
+
+def _where(report: EncodeReport) -> str:
+    return f"see {report.skipped_path}" if report.skipped_path else "they are listed when all shards are complete"

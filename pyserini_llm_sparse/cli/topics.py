@@ -1,0 +1,58 @@
+"""Topics for the commands that take queries, with the names that Pyserini knows, and their encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyserini_llm_sparse.cli.console import progress_bar, without_java_warnings
+from pyserini_llm_sparse.errors import ResourceError
+from pyserini_llm_sparse.formats.topics import Topic, read_topics
+
+
+def load_topics(name: str) -> list[Topic]:
+    """Return the topics of a file, a folder, ``irds:<dataset id>``, or by the name that Pyserini has for them.
+
+    Raises:
+        LlmSparseError: As `read_topics`; ResourceError if Pyserini cannot give them.
+    """
+    return read_topics(name, _known_to_pyserini)
+
+
+def encode_topics(
+    encoder: Any, topics: Sequence[Topic], batch_size: int, max_length: int | None
+) -> list[dict[str, int]]:
+    """Return the impacts of each query; its length in characters, not its place, decides whose neighbour it is."""
+    order = sorted(range(len(topics)), key=lambda number: len(topics[number].text))
+    impacts: list[dict[str, int]] = [{}] * len(topics)
+    step = batch_size * 8
+    with progress_bar(lambda: len(topics), "queries") as progress:
+        for start in range(0, len(order), step):
+            numbers = order[start : start + step]
+            texts = [topics[number].text for number in numbers]
+            found = encoder.query_impacts(texts, batch_size=batch_size, max_length=max_length)
+            for number, vector in zip(numbers, found, strict=True):
+                impacts[number] = vector
+            if progress:
+                progress(len(numbers), True)
+    return impacts
+
+
+def _known_to_pyserini(name: str) -> dict[str, str]:
+    """Return ``{id: text}`` of topics by Pyserini's name, which it may have to download; empty if it has none."""
+    from pyserini_llm_sparse import jdk
+    from pyserini_llm_sparse.plugin import register
+
+    jdk.use_jdk()
+    register()
+    try:
+        with without_java_warnings():
+            from pyserini.search import get_topics
+
+            topics = get_topics(name)
+    except Exception as error:  # whatever Pyserini, Java or the network raise: the name was all that they were given
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ResourceError(
+            f"{name}: no such topics: no file, and Pyserini cannot give topics of this name ({first}); give a path"
+        ) from error
+    return {str(identifier): str(fields["title"]) for identifier, fields in (topics or {}).items()}

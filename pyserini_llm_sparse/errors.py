@@ -1,0 +1,66 @@
+"""The exceptions of the package, each with the exit code that a command ends with.
+
+Every message is one line, ``where: what: why; remedy``, so that it can be read in a terminal and in a log.
+
+    LlmSparseError              6  a run failed
+    ├── UsageError              2  the arguments do not make sense together
+    ├── PrerequisiteError       3  a JDK, an extra or a version is missing
+    ├── ResourceError           4  a file, a model or disk space is missing
+    ├── DataError               5  a record or a file's content is bad
+    │   └── SpecMismatchError   5  two vectors were not made under the same encoding spec
+    ├── RunError                6  a step of a run failed
+    └── PartialError            7  finished, but some records were skipped
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class LlmSparseError(Exception):
+    """The base of all errors that the package raises on purpose."""
+
+    exit_code = 6
+
+
+class UsageError(LlmSparseError):
+    """The caller's arguments are unknown or contradict each other."""
+
+    exit_code = 2
+
+
+class PrerequisiteError(LlmSparseError):
+    """Something that must be installed is missing or has an unfit version."""
+
+    exit_code = 3
+
+
+class ResourceError(LlmSparseError):
+    """A file, a model or disk space that is needed is not there."""
+
+    exit_code = 4
+
+
+class DataError(LlmSparseError):
+    """A record, a file or a checkpoint holds something that cannot be used."""
+
+    exit_code = 5
+
+
+class SpecMismatchError(DataError):
+    """Vectors that are to be compared were defined differently."""
+
+
+class RunError(LlmSparseError):
+    """A step of a run failed although its input was in order."""
+
+
+class PartialError(LlmSparseError):
+    """The work was finished, but some records were skipped and reported."""
+
+    exit_code = 7
+
+
+def at(path: str | Path, line: int | None = None) -> str:
+    """Return the ``where`` of a message: ``path`` or ``path:line`` (lines count from 1)."""
+    return f"{path}" if line is None else f"{path}:{line}"

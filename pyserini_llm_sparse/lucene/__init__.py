@@ -1,0 +1,30 @@
+"""Lucene indexes of impact vectors: building and checking one, the spec that it carries, searching, explaining."""
+
+from __future__ import annotations
+
+from pyserini_llm_sparse.lucene.building import IndexReport, index, indexed_document_ids
+from pyserini_llm_sparse.lucene.index_spec import (
+    ALLOW_MISMATCH,
+    index_state,
+    read_index_spec,
+    remove_index_spec,
+    require_index_spec,
+    write_index_spec,
+)
+from pyserini_llm_sparse.lucene.reading import MAXIMUM_QUERY_TERMS, Contribution, Hit, LuceneIndex
+
+__all__ = [
+    "ALLOW_MISMATCH",
+    "MAXIMUM_QUERY_TERMS",
+    "Contribution",
+    "Hit",
+    "IndexReport",
+    "LuceneIndex",
+    "index",
+    "index_state",
+    "indexed_document_ids",
+    "read_index_spec",
+    "remove_index_spec",
+    "require_index_spec",
+    "write_index_spec",
+]

@@ -1,0 +1,68 @@
+"""What happens when Pyserini is not as this version knows it: nothing, unless our encoder was asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+
+from pyserini_llm_sparse import __version__
+from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
+from pyserini_llm_sparse.plugin import request
+
+logger = logging.getLogger("pyserini_llm_sparse")
+
+TESTED = "Pyserini 1.6 and 2.0 to 2.4"
+problems: list[str] = []
+
+
+class PyseriniChangedError(PrerequisiteError):
+    """A place in Pyserini that the plugin patches is not as expected."""
+
+
+def expect(condition: object, what: str) -> None:
+    """Refuse to patch a place that is not as expected.
+
+    Raises:
+        PyseriniChangedError: The condition does not hold.
+    """
+    if not condition:
+        raise PyseriniChangedError(what)
+
+
+@contextmanager
+def contained(module: str, fallback: str) -> Iterator[None]:
+    """Keep a failed patch from breaking Pyserini: it is fatal only to a command that asks for our encoder.
+
+    Errors that are about the user's own request end the command with their one line and exit code.
+
+    Args:
+        module: The Pyserini module that is being patched.
+        fallback: Our own command that does the same job.
+    """
+    try:
+        yield
+    except Exception as error:
+        changed = isinstance(error, PyseriniChangedError) or not isinstance(error, LlmSparseError)
+        reported = _explained(module, fallback, error) if changed else error
+        problems.append(str(reported))
+        if request.encoder_requested():
+            request.end_command(reported)
+        logger.debug("%s", reported)
+
+
+def _explained(module: str, fallback: str, error: Exception) -> PyseriniChangedError:
+    reason = str(error) if isinstance(error, PyseriniChangedError) else f"{type(error).__name__}: {error}"
+    return PyseriniChangedError(
+        f"{module}: pyserini-llm-sparse {__version__} does not fit Pyserini {pyserini_version()}: {reason}; "
+        f"run `python -m pyserini_llm_sparse {fallback}` instead, or install one of {TESTED}"
+    )
+
+
+def pyserini_version() -> str:
+    """Return the installed version of Pyserini, ``(not installed)`` if there is none."""
+    try:
+        return metadata.version("pyserini")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,29 @@
+"""What all tests share: quiet libraries, offline loading, and the path of the real data where it exists."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real test collections; tests that need it skip where it is missing."""
+    folder = Path(os.environ.get("PYSERINI_LLM_SPARSE_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "scifact").is_dir():
+        pytest.skip(f"no test collections in {folder}; set PYSERINI_LLM_SPARSE_DATA to a folder that holds them")
+    return folder

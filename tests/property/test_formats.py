@@ -1,0 +1,104 @@
+"""Whatever text a corpus holds, it arrives unchanged or is rejected; nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyserini_llm_sparse.formats.corpus import parse_json, read_corpus
+from pyserini_llm_sparse.formats.duplicates import SeenIds
+from pyserini_llm_sparse.formats.records import Document, RecordProblem, Rejected
+from pyserini_llm_sparse.formats.topics import read_topics
+from pyserini_llm_sparse.formats.writers import pretokenized, vector_line
+from pyserini_llm_sparse.jobs.windows import windows
+from pyserini_llm_sparse.terms import escape
+
+texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1).filter(
+    lambda text: not text.isspace()
+)
+ids = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=20)
+terms = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20).map(escape)
+impacts = st.dictionaries(terms, st.integers(1, 200), max_size=10)
+
+
+@given(st.lists(st.tuples(ids, texts), max_size=8), st.booleans())
+def test_json_lines_arrive_unchanged(records: list[tuple[str, str]], ascii_escapes: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c.jsonl"
+        lines = [json.dumps({"id": name, "contents": text}, ensure_ascii=ascii_escapes) for name, text in records]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+        found = [(record.id, record.text) for record in read_corpus(path) if isinstance(record, Document)]
+    assert found == [(name, text.strip()) for name, text in records]
+
+
+@given(st.lists(st.tuples(ids, texts), min_size=1, max_size=8, unique_by=lambda record: record[0]))
+def test_topics_in_json_lines_arrive_unchanged(records: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.jsonl"
+        path.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in records))
+        assert [(topic.id, topic.text) for topic in read_topics(path)] == [
+            (name, text.strip()) for name, text in records
+        ]
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_document_or_a_named_problem(line: bytes) -> None:
+    try:
+        identifier, text = parse_json(line)
+    except RecordProblem as problem:
+        assert problem.what
+        assert problem.why
+        assert problem.remedy
+    else:
+        assert identifier
+        assert text.encode("utf-8")
+
+
+@given(ids, impacts, st.none() | texts)
+def test_a_vector_line_is_one_line_of_json_with_the_same_content(
+    identifier: str, vector: dict[str, int], contents: str | None
+) -> None:
+    line = vector_line(identifier, vector, contents)
+    assert line.count(b"\n") == 1
+    record = json.loads(line)
+    assert record.pop("contents", None) == contents
+    assert record == {"id": identifier, "vector": vector}
+
+
+@given(impacts)
+def test_pretokenised_text_repeats_each_term_as_often_as_its_impact(vector: dict[str, int]) -> None:
+    words = pretokenized(vector).split(" ") if vector else []
+    assert {term: words.count(term) for term in words} == vector
+
+
+@given(st.lists(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=3), max_size=6), max_size=12))
+def test_repeated_ids_are_found_as_a_set_finds_them(batches: list[list[str]]) -> None:
+    seen, expected = SeenIds(), set[str]()
+    for batch in batches:
+        found = seen.repeated(batch)
+        for name, again in zip(batch, found, strict=True):
+            assert again == (name in expected)
+            expected.add(name)
+
+
+@given(st.lists(st.tuples(ids, st.integers(1, 9)), max_size=30), st.integers(1, 7), st.integers(1, 30))
+def test_windows_lose_no_record_and_keep_the_order(given: list[tuple[str, int]], size: int, characters: int) -> None:
+    names = [name for name, _ in given]
+    records = [Document(name, "t" * length, "c.jsonl", line) for line, (name, length) in enumerate(given, start=1)]
+    cut = list(windows(records, size, characters))
+    assert [window.index for window in cut] == list(range(len(cut)))
+    first = 0
+    for window in cut:
+        group, first = records[first : first + len(window)], first + len(window)
+        assert len(window) <= size
+        assert sum(len(record.text) for record in group[:-1]) < characters
+        full = len(window) == size or sum(len(record.text) for record in group) >= characters
+        assert full or window is cut[-1]
+    documents = [document for window in cut for document in window.documents]
+    rejected: list[Rejected] = [record for window in cut for record in window.rejected]
+    assert sorted(record.line for record in (*documents, *rejected)) == [record.line for record in records]
+    assert [document.id for document in documents] == list(dict.fromkeys(names))

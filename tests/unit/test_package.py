@@ -1,0 +1,36 @@
+"""Importing the package is cheap and has no effect."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyserini_llm_sparse
+
+PROGRAM = """
+import json, sys, time
+before = set(sys.modules)
+start = time.perf_counter()
+import pyserini_llm_sparse
+print(json.dumps({"seconds": time.perf_counter() - start, "modules": sorted(set(sys.modules) - before)}))
+"""
+
+
+def test_importing_costs_milliseconds_and_no_library(root: Path) -> None:
+    runs = [json.loads(subprocess.check_output([sys.executable, "-c", PROGRAM], cwd=root)) for _ in range(3)]
+    assert not {"torch", "transformers", "numpy", "pydantic", "pyserini"} & set(runs[0]["modules"])
+    assert min(run["seconds"] for run in runs) < 0.02
+
+
+def test_public_names_exist() -> None:
+    for name in pyserini_llm_sparse.__all__:
+        assert getattr(pyserini_llm_sparse, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pyserini_llm_sparse.nothing  # noqa: B018

@@ -1,0 +1,81 @@
+"""The encoding spec says what defines a vector, survives a file, and refuses a mismatch by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError
+from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec, sidecar
+
+
+def test_a_saved_spec_is_read_back_equal(tmp_path: Path) -> None:
+    spec = EncodingSpec(attention="echo", logit_scale=2048**-0.25, excluded_token_ids=(0, 7), query_prefix="query: ")
+    assert spec.save(tmp_path) == tmp_path / SPEC_FILE
+    assert EncodingSpec.load(tmp_path) == EncodingSpec.load(tmp_path / SPEC_FILE) == spec
+    assert [path.name for path in tmp_path.iterdir()] == [SPEC_FILE]
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        EncodingSpec(attention="causal").attention = "echo"
+
+
+def test_the_digest_follows_each_field() -> None:
+    spec = EncodingSpec(attention="causal")
+    assert spec.digest() == EncodingSpec(attention="causal").digest()
+    changes = {"attention": "echo", "logit_scale": 0.5, "add_bos": False, "document_top_k": 64, "impact_factor": 51.2}
+    assert len({spec.digest()} | {spec.replace(**{field: value}).digest() for field, value in changes.items()}) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "Invalid JSON"),
+        ('{"attention": "sideways"}', "attention: Input should be 'causal', 'echo' or 'bidirectional'"),
+        ('{"attention": "causal", "atention": 1}', "atention: Extra inputs are not permitted"),
+        ('{"attention": "causal", "logit_scale": 0}', "logit_scale: Input should be greater than 0"),
+        ('{"attention": "causal", "version": 2}', "version: Input should be 1"),
+    ],
+)
+def test_an_impossible_spec_is_refused_in_one_line(content: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / SPEC_FILE
+    path.write_text(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        EncodingSpec.load(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_spec_is_a_missing_resource(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="cannot read"):
+        EncodingSpec.load(tmp_path)
+
+
+def test_a_mismatch_names_the_field_and_both_values() -> None:
+    spec, other = EncodingSpec(attention="causal"), EncodingSpec(attention="echo", query_top_k=8)
+    assert spec.difference(other) == {"attention": ("causal", "echo"), "query_top_k": (None, 8)}
+    with pytest.raises(SpecMismatchError, match="attention is 'causal' here, 'echo' there") as caught:
+        spec.require_equal(other, "the encoder", "the index", allowed=["query_top_k"])
+    assert "query_top_k" not in str(caught.value)
+    spec.require_equal(other, "the encoder", "the index", allowed=["query_top_k", "attention"])
+
+
+def test_fields_can_be_set_from_text() -> None:
+    changed = EncodingSpec(attention="causal").replace(query_top_k="32", add_bos="false", logit_scale="0.5")
+    assert (changed.query_top_k, changed.add_bos, changed.logit_scale) == (32, False, 0.5)
+    with pytest.raises(DataError, match="no_such_field"):
+        changed.replace(no_such_field="1")
+
+
+def test_the_sidecar_lies_beside_the_folder_and_not_inside() -> None:
+    assert sidecar("runs/vectors/") == Path("runs/vectors.encoding_spec.json")
+
+
+def test_the_file_is_plain_json_that_a_person_can_read(tmp_path: Path) -> None:
+    path = EncodingSpec(attention="bidirectional").save(tmp_path)
+    assert json.loads(path.read_text())["attention"] == "bidirectional"
+    assert path.read_text().count("\n") > 10
