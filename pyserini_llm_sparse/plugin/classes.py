@@ -79,12 +79,12 @@ def patch_impact_searcher(module: ModuleType) -> None:
         if encoder_type == "pytorch":
             query_encoder = _ours_or_same(query_encoder)
             if _is_our_encoder(query_encoder):
-                from pyserini_llm_sparse.lucene import MAXIMUM_QUERY_TERMS
-
                 with one_line_errors():
                     query_encoder.require_spec_of(index_dir)
             # An index with a spec is ours, and its queries may have been encoded beforehand.
             if _is_our_encoder(query_encoder) or (Path(index_dir) / SPEC_FILE).is_file():
+                from pyserini_llm_sparse.lucene import MAXIMUM_QUERY_TERMS
+
                 module.autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAXIMUM_QUERY_TERMS)
                 if isinstance(min_idf, PyseriniDefault):
                     min_idf = KEEP_ALL_TERMS
