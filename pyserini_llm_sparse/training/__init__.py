@@ -1,1 +1,1 @@
-"""Training of causal-LM sparse and dense retrievers: configuration, data, objectives, and the Trainer that runs them."""
+"""Training of causal-LM sparse and dense retrievers: run files, data, objectives and the Trainer that runs them."""

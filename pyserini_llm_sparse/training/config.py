@@ -1,30 +1,26 @@
-"""The run file of a training phase: one flat YAML file, validated, any field overridable on the command line.
+"""The fields of a training phase's run file, validated; `run_file` reads it.
 
 What belongs to `transformers.TrainingArguments` stands under one key, ``trainer``, in that library's own words.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError, at
 from pyserini_llm_sparse.spec import Attention, EncodingSpec
 
 Phase = Literal["adapt", "retrieve", "mine", "score"]
 
 # Decided by the phase, so a run file may not set them.
 RESERVED_TRAINER_ARGUMENTS = frozenset(
-    {
-        "output_dir", "seed", "data_seed", "remove_unused_columns", "label_names", "do_train", "do_eval", "eval_strategy",
-        "save_strategy", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "group_by_length",
-        "push_to_hub", "resume_from_checkpoint",
-    }
+    (
+        "output_dir", "seed", "data_seed", "remove_unused_columns", "label_names", "do_train", "do_eval",
+        "eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model", "greater_is_better",
+        "group_by_length", "push_to_hub", "resume_from_checkpoint",
+    )
 )  # fmt: skip
 _FIELDS_OF_THE_SPEC = (
     "logit_scale", "add_bos", "add_eos", "query_prefix", "document_prefix", "query_max_length", "document_max_length",
@@ -119,7 +115,7 @@ class AdaptConfig(ModelConfig):
     sparse_weight: float = Field(default=1.0, ge=0)
     sequence_length: int = Field(default=512, ge=8)
     mask_probability: float = Field(default=0.2, gt=0, lt=1)
-    mask_token: str = "_"  # noqa: S105  # not a password
+    mask_token: str = "_"  # not a password
     held_out_texts: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -303,114 +299,3 @@ CONFIGS: dict[str, type[PhaseConfig]] = {
     "mine": MineConfig,
     "score": ScoreConfig,
 }
-
-
-def load_config(phase: Phase, path: str | Path | None, overrides: Sequence[str] = ()) -> Any:
-    """Read and check the run file of a phase.
-
-    Args:
-        phase: Which phase.
-        path: The YAML file; None if all fields are given as overrides.
-        overrides: ``field=value`` or ``trainer.field=value``, the value written as in YAML; the last one counts.
-
-    Returns:
-        The `CONFIGS` class of the phase. Relative paths are relative to the working directory, as on a command line.
-
-    Raises:
-        ResourceError: The file cannot be read.
-        DataError: It is not YAML, or a field is unknown or has an impossible value; the line is named.
-        UsageError: An override is malformed, or a field that it gives is wrong.
-    """
-    content, lines = _read_yaml(Path(path)) if path is not None else ({}, {})
-    given = _parse_overrides(overrides)
-    merged: dict[str, Any] = {**content, **{name: value for name, value in given.items() if name != "trainer"}}
-    if "trainer" in given:
-        merged["trainer"] = {**(content.get("trainer") or {}), **given["trainer"]}
-    for name in ("train", "texts", "lora_targets"):
-        if isinstance(merged.get(name), str):
-            merged[name] = [merged[name]]
-    try:
-        return CONFIGS[phase].model_validate(merged)
-    except ValidationError as error:
-        message = "; ".join(_reason(found, lines, path, given) for found in error.errors())
-        from_command_line = path is None or all(
-            found["loc"] and str(found["loc"][0]) in given for found in error.errors()
-        )
-        raise (UsageError if from_command_line else DataError)(message) from error
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return a YAML file's mapping and the line of each of its keys."""
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot read the run file: {error.strerror}; check the path") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a run file: not UTF-8 ({error.reason}); save it as UTF-8") from error
-    try:
-        node = yaml.compose(text, Loader=_yaml_loader())
-        content = yaml.load(text, Loader=_yaml_loader())  # noqa: S506  # a SafeLoader that knows 1e-5
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        why = getattr(error, "problem", None) or "malformed"
-        raise DataError(f"{at(path, mark.line + 1 if mark else None)}: not YAML: {why}; correct it") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise DataError(f"{path}: not a run file: one `field: value` a line is expected; correct it")
-    lines: dict[str, int] = {}
-    for key, _ in node.value:
-        if key.value in lines:
-            raise DataError(f"{at(path, key.start_mark.line + 1)}: {key.value}: given twice; remove one of them")
-        lines[str(key.value)] = key.start_mark.line + 1
-    return content, lines
-
-
-@cache
-def _yaml_loader() -> Any:
-    """Return a safe loader to which ``1e-5`` is a number, as in YAML 1.2; to YAML 1.1 it is text."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-    )
-    return Loader
-
-
-def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Read ``field=value`` arguments; those of ``trainer.`` are gathered under its key."""
-    import yaml
-
-    found: dict[str, Any] = {}
-    for override in overrides:
-        name, equals, text = override.removeprefix("--").partition("=")
-        if not equals or not name:
-            raise UsageError(f"{override}: not an override: field=value is expected, such as seed=7")
-        try:
-            value = yaml.load(text, Loader=_yaml_loader())  # noqa: S506
-        except yaml.YAMLError as error:
-            raise UsageError(f"{override}: the value is not YAML; quote it") from error
-        name = name.replace("-", "_")
-        if name.startswith("trainer."):
-            found.setdefault("trainer", {})[name.removeprefix("trainer.")] = value
-        else:
-            found[name] = value
-    return found
-
-
-def _reason(found: Any, lines: Mapping[str, int], path: str | Path | None, given: Mapping[str, Any]) -> str:
-    """Say where a value stands and what is wrong with it."""
-    name = str(found["loc"][0]) if found["loc"] else ""
-    where = "command line" if name in given or path is None else at(path, lines.get(name))
-    field = ".".join(str(part) for part in found["loc"])
-    message = found["msg"].removeprefix("Value error, ")
-    if found["type"] == "missing":
-        return f"{where}: {field}: missing; add it"
-    if found["type"] == "extra_forbidden":
-        return f"{where}: {field}: no such field; remove it, or see `train --help` for the fields of the phase"
-    if not name:
-        return f"{where}: {message}"
-    return f"{where}: {field}: {message}; correct it"
