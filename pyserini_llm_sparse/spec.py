@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError
+from pyserini_llm_sparse.formats.writers import atomic_file
 
 SPEC_FILE = "encoding_spec.json"
 ALLOW_MISMATCH = "PYSERINI_LLM_SPARSE_ALLOW_MISMATCH"  # fields that may differ between encoder and index
@@ -100,22 +100,16 @@ class EncodingSpec(BaseModel):
             raise DataError(f"{path}: not a usable encoding spec: {_reasons(error)}; correct or restore it") from error
 
     def save(self, path: str | Path) -> Path:
-        """Write the spec to a file, or as `SPEC_FILE` into a directory, atomically. Returns the file's path."""
+        """Write the spec to a file, or as `SPEC_FILE` into a directory, atomically. Returns the file's path.
+
+        Raises:
+            ResourceError: The disk is full, or the folder cannot be written to.
+        """
         path = Path(path)
         if path.is_dir():
             path = path / SPEC_FILE
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(self.model_dump_json(indent=2) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            # mkstemp makes the file private; the spec is as public as the vectors that it describes.
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_file(path) as stream:
+            stream.write(self.model_dump_json(indent=2).encode() + b"\n")
         return path
 
     def digest(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -109,17 +109,6 @@ class SparseVectors:
         names, values = terms[self.matrix.indices].tolist(), self.matrix.data.tolist()
         bounds = self.matrix.indptr.tolist()
         return [dict(zip(names[start:stop], values[start:stop], strict=True)) for start, stop in pairwise(bounds)]
-
-    @classmethod
-    def from_term_rows(cls, rows: Iterable[dict[str, float]], ids: dict[str, int], dtype: Any) -> SparseVectors:
-        """Build vectors from ``{term: weight}`` rows; a term that ``ids`` lacks raises KeyError."""
-        listed = [list(row.items()) for row in rows]
-        return cls.from_rows(
-            [[ids[term] for term, _ in row] for row in listed],
-            [[weight for _, weight in row] for row in listed],
-            len(ids),
-            dtype,
-        )
 
 
 def _clean(matrix: csr_array) -> csr_array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyserini_llm_sparse.lucene.building import IndexReport, index, indexed_document_ids
+from pyserini_llm_sparse.lucene.building import IndexReport, index
 from pyserini_llm_sparse.lucene.index_spec import (
     ALLOW_MISMATCH,
     index_state,
@@ -22,7 +22,6 @@ __all__ = [
     "LuceneIndex",
     "index",
     "index_state",
-    "indexed_document_ids",
     "read_index_spec",
     "remove_index_spec",
     "require_index_spec",

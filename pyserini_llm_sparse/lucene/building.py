@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,13 +131,3 @@ def _require_same_documents(opened: LuceneIndex, encoded: set[str], empty: set[s
                 f"{opened.path}: {len(names)} documents are {what} the index: {some}; index the vectors again"
             )
     return indexed
-
-
-def indexed_document_ids(index: str | Path) -> Counter[str]:
-    """Return how often each document id is in an index.
-
-    Raises:
-        ResourceError: There is no index.
-    """
-    with LuceneIndex(index) as opened:
-        return Counter(dict(opened.document_ids()))
