@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pyserini_llm_sparse import __version__
-from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, index, search
+from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, index, search, train
 from pyserini_llm_sparse.cli.console import PROGRAM, examples, say
 from pyserini_llm_sparse.errors import LlmSparseError, PartialError, ResourceError
 from pyserini_llm_sparse.plugin.environment import share_cores
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 for module in (encode, encode_queries, index, search, explain, doctor):
     app.command(module.NAME, epilog=examples(*module.EXAMPLES), context_settings=_SETTINGS)(module.command)
+app.add_typer(train.phase_app(_SETTINGS))
 
 
 def _print_version(wanted: bool) -> None:

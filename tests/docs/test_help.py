@@ -10,6 +10,7 @@ import typer.main
 from pyserini_llm_sparse.cli.app import app, main
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+PHASES = [f"train {phase}" for phase in typer.main.get_command(app).commands["train"].commands]  # type: ignore[attr-defined]
 
 
 def help_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -18,12 +19,12 @@ def help_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_all_documented_commands_are_there() -> None:
-    assert COMMANDS == ["doctor", "encode", "encode-queries", "explain", "index", "search"]
+    assert COMMANDS == ["doctor", "encode", "encode-queries", "explain", "index", "search", "train"]
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS, *PHASES])
 def test_help_ends_with_examples_whose_options_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [command] if command else []
+    arguments = command.split()
     text = help_of(arguments, capsys)
     description, _, examples = text.partition("Example:\n")
     ours = [line.strip() for line in examples.splitlines() if line.strip().startswith("pyserini-llm-sparse ")]
@@ -31,15 +32,18 @@ def test_help_ends_with_examples_whose_options_exist(command: str, capsys: pytes
     for line in ours:
         words = shlex.split(line.partition(" > ")[0])
         options = [word for word in words if word.startswith("--")]
-        known = help_of([words[1]], capsys) if not command else description
+        known = description if command in PHASES else help_of(words[1 : 3 if words[1] == "train" else 2], capsys)
         assert not [option for option in options if f"{option} " not in known], line
         if command:
-            assert words[1] == command
+            assert words[1 : 1 + len(arguments)] == arguments
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *PHASES])
 def test_every_option_is_explained(command: str) -> None:
-    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    found = typer.main.get_command(app)
+    for name in command.split():
+        found = found.commands[name]  # type: ignore[attr-defined]
+    parameters = found.params
     assert [parameter.name for parameter in parameters if parameter.name != "help" and not parameter.help] == []
 
 

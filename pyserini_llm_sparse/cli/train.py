@@ -1,0 +1,154 @@
+"""``train``: adapts, trains, mines and scores as a run file says, any field of which is an option, too."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from pyserini_llm_sparse.cli.console import examples, say
+from pyserini_llm_sparse.training.config import CONFIGS, Phase
+
+NAME = "train"
+EXAMPLES = {
+    "adapt": (
+        "train adapt examples/training/small/adapt.yaml",
+        "train adapt --model meta-llama/Llama-3.2-1B --texts corpus.jsonl --output adapted --attention causal",
+    ),
+    "retrieve": (
+        "train retrieve examples/training/small/retrieve.yaml",
+        "train retrieve examples/training/small/retrieve.yaml --seed 7 --trainer max_steps=100 --trainer bf16=true",
+    ),
+    "mine": ("train mine --train pairs.jsonl --encoder bm25 --negatives 15 --output mined.jsonl",),
+    "score": (
+        "train score --train mined.jsonl --teacher cross-encoder/ms-marco-MiniLM-L-6-v2 --output scored.jsonl",
+        "train score --train mined.jsonl --teacher csplade --kind sparse --output scored.jsonl",
+    ),
+}
+SUMMARIES = {
+    "adapt": "Prepare a language model for sparse retrieval.",
+    "retrieve": "Train a sparse or dense retriever.",
+    "mine": "Find hard negatives, by BM25 or by a model.",
+    "score": "Score queries with documents by a teacher.",
+}
+
+
+def phase_app(settings: dict[str, Any]) -> typer.Typer:
+    """Return the command group ``train`` with a command for each phase."""
+    group = typer.Typer(
+        name=NAME,
+        no_args_is_help=True,
+        context_settings=settings,
+        rich_markup_mode=None,
+        help="Train models: each phase is a command, and takes a run file whose fields are options, too.",
+        epilog=examples("train retrieve examples/training/small/retrieve.yaml"),
+    )
+    for phase in CONFIGS:
+        group.command(phase, epilog=examples(*EXAMPLES[phase]), context_settings=settings)(_phase_command(phase))  # type: ignore[arg-type]
+    return group
+
+
+def _phase_command(phase: Phase) -> Callable[..., None]:
+    """Return the function of a phase; its signature, from which the options are made, follows the run file's fields."""
+
+    def command(config: Path | None, overwrite: bool, **fields: str | list[str] | None) -> None:
+        overrides = []
+        for name, value in fields.items():
+            values = value if isinstance(value, list) else [] if value is None else [value]
+            if name == "trainer":
+                overrides += [f"trainer.{given}" for given in values]
+            elif _is_list(CONFIGS[phase].model_fields[name].annotation) and values:
+                overrides.append(f"{name}=[{', '.join(values)}]")
+            else:
+                overrides += [f"{name}={given}" for given in values]
+        _run(phase, config, overrides, overwrite)
+
+    described = _described(CONFIGS[phase])
+    parameters = [
+        _parameter("config", Path | None, typer.Argument(help="The run file (YAML)."), None),
+        *(_field_parameter(name, field, described[name]) for name, field in CONFIGS[phase].model_fields.items()),
+        _parameter("overwrite", bool, typer.Option("--overwrite", help="Replace what an earlier run wrote."), False),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    again = "" if phase == "mine" else " An interrupted run goes on when the same command is given again."
+    command.__doc__ = f"{SUMMARIES[phase]}\n\nA field that is given here replaces the run file's.{again}"
+    return command
+
+
+def _run(phase: Phase, path: Path | None, overrides: list[str], overwrite: bool) -> None:
+    """Run a phase and say where its result is."""
+    from pyserini_llm_sparse.training.run_file import load_config
+
+    config = load_config(phase, path, overrides)
+    if phase in ("adapt", "retrieve"):
+        from pyserini_llm_sparse.training import run
+
+        report = run.adapt(config, overwrite) if phase == "adapt" else run.retrieve(config, overwrite)
+    elif phase == "mine":
+        from pyserini_llm_sparse.training.mining import mine
+
+        report = mine(config, overwrite=overwrite)
+    else:
+        from pyserini_llm_sparse.training.scoring import score
+
+        report = score(config, overwrite=overwrite)
+    say(report.summary())
+
+
+def _field_parameter(name: str, field: Any, text: str) -> inspect.Parameter:
+    """Return the option of a run file's field; values stay text here, and are read as the file's are."""
+    metavar = "KEY=VALUE" if name == "trainer" else _metavar(field.annotation)
+    default = (
+        ""
+        if field.is_required() or field.default in (None, ())
+        else f" [{_shown(field.get_default(call_default_factory=True))}]"
+    )
+    option = typer.Option(
+        f"--{name.replace('_', '-')}", metavar=metavar, help=text + (default if default != " []" else "")
+    )
+    several = name == "trainer" or _is_list(field.annotation)
+    return _parameter(name, list[str] | None if several else str | None, option, None)
+
+
+def _parameter(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple
+
+
+def _metavar(annotation: Any) -> str:
+    """Return how a value is written: its choices, or its kind."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    return {int: "N", float: "NUMBER", bool: "true|false", Path: "PATH"}.get(annotation, "TEXT")
+
+
+def _shown(value: Any) -> str:
+    """Return a default as it would be written in a run file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value) if value != {} else ""
+
+
+def _described(config: type) -> dict[str, str]:
+    """Return what the docstrings of a configuration and its bases, and of the spec, say of each field."""
+    from pyserini_llm_sparse.spec import EncodingSpec
+
+    found: dict[str, str] = {}
+    for described in (EncodingSpec, *reversed(config.__mro__)):
+        attributes = inspect.cleandoc(described.__doc__ or "").partition("Attributes:\n")[2]
+        for name, text in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", attributes, re.MULTILINE):
+            found[name] = " ".join(text.replace("`", "").split())
+    return found
