@@ -203,15 +203,22 @@ class SparseEncoder:
         if self._allowed_on_device is None:
             self._allowed_on_device = torch.from_numpy(self._allowed).to(weights.device)
         kept = (weights > 0) & self._allowed_on_device
-        if top_k is not None and top_k < weights.shape[1]:
-            # All that equal the last one that fits are kept here; `top_k` below decides between equals by id.
-            least = torch.where(kept, weights, 0).topk(top_k, dim=1).values[:, -1:]
-            kept &= weights >= least
-        counts = kept.sum(1).cpu().numpy()
-        columns = kept.nonzero()[:, 1].to(torch.int32).cpu().numpy()
-        values = weights[kept].float().cpu().numpy()
-        indptr = np.concatenate(([0], np.cumsum(counts)))
-        return SparseVectors(csr_array((values, columns, indptr), shape=tuple(weights.shape))).top_k(top_k)
+        return collected(weights, kept, top_k)
+
+
+def collected(weights: torch.Tensor, kept: torch.Tensor, top_k: int | None) -> SparseVectors:
+    """Take the kept entries of weights ``[batch, vocabulary]`` off their device, at most `top_k` of each row."""
+    import torch
+
+    if top_k is not None and top_k < weights.shape[1]:
+        # All that equal the last one that fits are kept here; `top_k` below decides between equals by id.
+        least = torch.where(kept, weights, 0).topk(top_k, dim=1).values[:, -1:]
+        kept = kept & (weights >= least)
+    counts = kept.sum(1).cpu().numpy()
+    columns = kept.nonzero()[:, 1].to(torch.int32).cpu().numpy()
+    values = weights[kept].float().cpu().numpy()
+    indptr = np.concatenate(([0], np.cumsum(counts)))
+    return SparseVectors(csr_array((values, columns, indptr), shape=tuple(weights.shape))).top_k(top_k)
 
 
 def _batches(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:

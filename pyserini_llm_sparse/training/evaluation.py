@@ -1,0 +1,342 @@
+"""Retrieval measures of a model in training: brute force over the vectors that an index of it would hold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+
+from pyserini_llm_sparse.encoder import collected
+from pyserini_llm_sparse.errors import DataError, PrerequisiteError, RunError, UsageError
+from pyserini_llm_sparse.formats.corpus import read_corpus
+from pyserini_llm_sparse.formats.qrels import qrels_file, read_qrels
+from pyserini_llm_sparse.formats.records import Document
+from pyserini_llm_sparse.formats.topics import read_topics
+from pyserini_llm_sparse.spec import EncodingSpec, Side
+from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
+from pyserini_llm_sparse.vectors import SparseVectors
+
+DEPTH = 1000
+MEASURES = ("nDCG@10", "RR@10", "R@100")  # besides the one that the run file names
+BATCH_TOKENS = 16384  # padded tokens of one batch at most
+MOST_TERMS = 4096  # kept of a vector: an untrained model has a hundred thousand, which fill the memory for nothing
+SCORES_AT_A_TIME = 1 << 24
+
+_logger = logging.getLogger("pyserini_llm_sparse")
+
+Vectors = SparseVectors | NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DevelopmentSet:
+    """A small test collection that a model is evaluated on while it trains.
+
+    Attributes:
+        name: Where it comes from, for messages.
+        document_ids: The documents' ids.
+        documents: Their texts, title and text joined as ``encode`` joins them.
+        query_ids: The queries' ids.
+        queries: Their texts; each has a relevant document.
+        qrels: ``{query id: {document id: grade}}`` of these queries.
+    """
+
+    name: str
+    document_ids: tuple[str, ...]
+    documents: tuple[str, ...]
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    qrels: dict[str, dict[str, int]]
+
+    @classmethod
+    def load(cls, path: str | Path, split: str = "dev", queries: int | None = None) -> DevelopmentSet:
+        """Read a BEIR directory: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``.
+
+        Documents without text are left out with a warning, as an index has none of them; queries without a relevant
+        document measure nothing and are left out as well.
+
+        Args:
+            path: The directory.
+            split: Name of its qrels.
+            queries: Most queries, taken at equal distances from all of them; None for all. Documents are not left out.
+
+        Raises:
+            ResourceError: A file is missing.
+            DataError: A record is bad, or no query has a relevant document in the corpus.
+        """
+        judged = read_qrels(qrels_file(path, split))
+        documents = _documents(path)
+        known = {document.id for document in documents}
+        topics = [
+            topic
+            for topic in read_topics(path)
+            if any(grade > 0 and document in known for document, grade in judged.get(topic.id, {}).items())
+        ]
+        if not topics:
+            raise DataError(
+                f"{path}: qrels {split}: no query of queries.jsonl has a relevant document in the corpus: nothing can "
+                "be measured; name another split, or complete the files"
+            )
+        if queries is not None and queries < len(topics):
+            topics = [topics[number * len(topics) // queries] for number in range(queries)]
+        return cls(
+            name=f"{path} ({split})",
+            document_ids=tuple(document.id for document in documents),
+            documents=tuple(document.text for document in documents),
+            query_ids=tuple(topic.id for topic in topics),
+            queries=tuple(topic.text for topic in topics),
+            qrels={topic.id: judged[topic.id] for topic in topics},
+        )
+
+
+def parse_measures(measure: str) -> list[Any]:
+    """Return `MEASURES` and one more as objects of ir_measures; call it early, to refuse a name before training.
+
+    Raises:
+        PrerequisiteError: ir_measures is not installed.
+        UsageError: There is no such measure.
+    """
+    try:
+        import ir_measures
+    except ImportError as error:
+        raise PrerequisiteError(
+            "evaluation: ir_measures is not installed: it computes the measures; pip install "
+            "'pyserini-llm-sparse[train]'"
+        ) from error
+    try:
+        wanted = [ir_measures.parse_measure(name) for name in dict.fromkeys((measure, *MEASURES))]
+    except (ValueError, NameError, SyntaxError, TypeError) as error:
+        raise UsageError(
+            f"dev_metric: {measure}: no measure of ir_measures; write it as in nDCG@10, RR@10, R@100, AP"
+        ) from error
+    return wanted
+
+
+@torch.no_grad()  # not inference_mode: FSDP gathers its shards into tensors that training uses again
+def evaluate(
+    model: nn.Module,
+    tokenization: Tokenization,
+    development: DevelopmentSet,
+    measure: str = "nDCG@10",
+    batch_size: int = 32,
+    accelerator: Any = None,
+    *,
+    representation: Literal["sparse", "dense"] = "sparse",
+    own_terms_only: bool = False,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, float]:
+    """Measure a model on a development set; in several processes, all of them must call it.
+
+    Sparse vectors are what Lucene would see: top-k and impacts as the encoding spec says (a vector of more than
+    `MOST_TERMS` terms is cut to the heaviest). Documents that share no term with a query are not retrieved; equal
+    scores are ordered by document id, as Anserini does.
+
+    Args:
+        model: A `RetrievalModel`, also one that is wrapped for several processes. Its mode is put back.
+        tokenization: Under the model's encoding spec.
+        development: What it is measured on.
+        measure: One measure of ir_measures, besides `MEASURES`.
+        batch_size: Most texts that go through the model at a time.
+        accelerator: An `accelerate.Accelerator`; every process encodes its share.
+        representation: What the model gives.
+        own_terms_only: Whether to measure (sparse vectors) once more with queries and documents reduced to the terms
+            that occur in their texts, which tells re-weighting from expansion.
+        autocast: Makes the context in which the model computes, such as ``accelerator.autocast``.
+
+    Returns:
+        The measures by name; for sparse vectors also ``query_active_terms`` and ``document_active_terms`` (means),
+        and the measures again as ``<measure> own terms`` if asked for.
+
+    Raises:
+        RunError: A weight is not finite.
+        UsageError: There is no such measure.
+    """
+    measures = parse_measures(measure)
+    processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator is not None else (1, 0)
+    device = accelerator.device if accelerator is not None else next(model.parameters()).device
+    encoder = _ShareEncoder(model, tokenization, device, batch_size, processes, rank, representation, autocast)
+    was_training = model.training
+    model.eval()
+    try:
+        queries, query_terms = encoder.encode(development.queries, "query")
+        documents, document_terms = encoder.encode(development.documents, "document")
+    finally:
+        model.train(was_training)
+    values = _measured(queries, documents, development, measures, processes, rank)
+    if representation == "sparse":
+        values |= {"query_active_terms": query_terms, "document_active_terms": document_terms}
+    if own_terms_only and isinstance(queries, SparseVectors) and isinstance(documents, SparseVectors):
+        own_queries = _own_terms(queries, development.queries, "query", tokenization)
+        own_documents = _own_terms(documents, development.documents, "document", tokenization)
+        found = _measured(own_queries, own_documents, development, measures, processes, rank)
+        values |= {f"{name} own terms": value for name, value in found.items()}
+    return values
+
+
+@dataclass(frozen=True)
+class _ShareEncoder:
+    """Encodes one process's share of the texts, in as many batches as every other process, and gathers all shares."""
+
+    model: nn.Module
+    tokenization: Tokenization
+    device: torch.device
+    batch_size: int
+    processes: int
+    rank: int
+    representation: str
+    autocast: Callable[[], AbstractContextManager[Any]]
+
+    def encode(self, texts: Sequence[str], side: Side) -> tuple[Vectors, float]:
+        """Return the vectors of all texts in their order, and their mean number of terms."""
+        tokenised = self.tokenization.token_ids(texts, side)
+        filled = [number for number, text in enumerate(tokenised) if text.ids]
+        filled.sort(key=lambda number: -len(tokenised[number].ids))
+        batches = list(_batches(filled, tokenised, self.batch_size))
+        # A forward pass of a sharded model is a joint act: every process makes the same number of them.
+        rounds = -(-len(batches) // self.processes)
+        own: list[tuple[list[int], Vectors, float]] = []
+        for turn in range(rounds):
+            number = turn * self.processes + self.rank
+            texts_of_batch = batches[min(number, len(batches) - 1)]
+            vectors, active = self._forward([tokenised[text] for text in texts_of_batch], side)
+            if number < len(batches):
+                own.append((texts_of_batch, vectors, active))
+        parts = _gathered(own, self.processes)
+        if not parts:
+            raise DataError(f"development set: no {side} has content for the tokenizer; check its files")
+        place = np.full(len(texts), len(filled), dtype=np.int64)
+        place[[number for numbers, _, _ in parts for number in numbers]] = np.arange(len(filled))
+        mean_terms = sum(active for _, _, active in parts) / len(texts)
+        return _stacked([vectors for _, vectors, _ in parts])[place], mean_terms
+
+    def _forward(self, texts: list[TokenizedText], side: Side) -> tuple[Vectors, float]:
+        """Encode one batch. Returns the vectors, and the number of their terms."""
+        batch = self.tokenization.batch(texts, "right", self.device)
+        with self.autocast():
+            output: Tensor = self.model(**{f"{side}_{name}": tensor for name, tensor in batch._asdict().items()})[
+                0 if side == "query" else 1
+            ]
+        if not bool(torch.isfinite(output).all()):
+            raise RunError(
+                f"evaluation: a {side} vector is not finite: the model has diverged or overflows; lower "
+                "trainer.learning_rate, or use trainer: {bf16: true} in place of fp16"
+            )
+        if self.representation == "dense":
+            return output.float().cpu().numpy(), 0.0
+        return _impacts(output.float(), self.tokenization.spec, side)
+
+
+def _impacts(weights: Tensor, spec: EncodingSpec, side: Side) -> tuple[SparseVectors, float]:
+    """Quantise weights ``[batch, vocabulary]``. Returns the impacts and the number of terms of all rows."""
+    kept = weights * spec.impact_factor > 0.49  # what rounds to 0 is dropped; the margin leaves the rounding to numpy
+    most = spec.top_k(side) or weights.shape[1]
+    active = float(kept.sum(1).clamp(max=most).sum())
+    return collected(weights, kept, min(most, MOST_TERMS)).impacts(spec.impact_factor, spec.impact_maximum), active
+
+
+def _batches(order: list[int], tokenised: Sequence[TokenizedText], batch_size: int) -> Iterator[list[int]]:
+    """Group texts, longest first, so that no batch has too many texts or too many padded tokens."""
+    start = 0
+    while start < len(order):
+        size = max(1, min(batch_size, BATCH_TOKENS // len(tokenised[order[start]].ids)))
+        yield order[start : start + size]
+        start += size
+
+
+def _stacked(parts: list[Vectors]) -> Vectors:
+    """Put the parts below each other, and last a row for the texts without content."""
+    if isinstance(parts[0], SparseVectors):
+        sparse = [part for part in parts if isinstance(part, SparseVectors)]
+        return SparseVectors.concatenate([*sparse, SparseVectors.empty(1, parts[0].vocabulary_size)])
+    dense = [part for part in parts if not isinstance(part, SparseVectors)]
+    return np.concatenate([*dense, np.zeros((1, dense[0].shape[1]), np.float32)])
+
+
+def _own_terms(vectors: SparseVectors, texts: Sequence[str], side: Side, tokenization: Tokenization) -> SparseVectors:
+    """Reduce vectors to the terms that occur in their texts, prefix and special tokens not counted."""
+    plain = Tokenization(tokenization.tokenizer, tokenization.spec.replace(pooled_span="text"), vectors.vocabulary_size)
+    own = [np.unique(ids[pool.start : pool.stop]) for ids, pool in plain.token_ids(texts, side)]
+    occurs = SparseVectors.from_rows(own, [np.ones(len(ids)) for ids in own], vectors.vocabulary_size)
+    reduced = csr_array(vectors.matrix.multiply(occurs.matrix))
+    reduced.eliminate_zeros()
+    reduced.sort_indices()
+    return SparseVectors(reduced)
+
+
+def _measured(
+    queries: Vectors,
+    documents: Vectors,
+    development: DevelopmentSet,
+    measures: list[Any],
+    processes: int,
+    rank: int,
+) -> dict[str, float]:
+    """Search for one process's share of the queries, gather the rankings, and return the measures of all of them."""
+    import ir_measures
+
+    own = range(rank, len(development.queries), processes)
+    rankings = _gathered(list(zip(own, _rankings(queries, documents, development, own), strict=True)), processes)
+    run = {
+        # Ranks as scores: trec_eval would order equal scores in its own way.
+        development.query_ids[number]: {document: float(-place) for place, document in enumerate(ranking)}
+        for number, ranking in rankings
+    }
+    found = ir_measures.calc_aggregate(measures, development.qrels, run)
+    return {str(measure): float(found[measure]) for measure in measures}
+
+
+def _rankings(
+    queries: Vectors, documents: Vectors, development: DevelopmentSet, numbers: Sequence[int]
+) -> Iterator[list[str]]:
+    """Yield the ids of the best `DEPTH` documents of each query, best first, equal scores by id."""
+    by_id = sorted(range(len(development.document_ids)), key=development.document_ids.__getitem__)
+    ids = np.array([development.document_ids[number] for number in by_id], dtype=object)
+    index = documents[np.array(by_id)]
+    transposed = csr_array(index.matrix.astype(np.float64).T) if isinstance(index, SparseVectors) else index.T
+    step = max(1, SCORES_AT_A_TIME // len(ids))
+    for start in range(0, len(numbers), step):
+        block = queries[np.array(numbers[start : start + step])]
+        if isinstance(block, SparseVectors):
+            scores = (block.matrix.astype(np.float64) @ transposed).toarray()
+        else:
+            scores = block @ transposed
+        for row in scores:
+            candidates = np.flatnonzero(row > 0) if isinstance(block, SparseVectors) else np.arange(len(row))
+            if len(candidates) > DEPTH:
+                last = np.partition(row[candidates], -DEPTH)[-DEPTH]
+                candidates = candidates[row[candidates] >= last]
+            best = candidates[np.argsort(-row[candidates], kind="stable")][:DEPTH]
+            yield ids[best].tolist()
+
+
+def _documents(path: str | Path) -> list[Document]:
+    """Read the corpus; documents without text are counted and left out."""
+    documents, empty = [], 0
+    for record in read_corpus(path):
+        if isinstance(record, Document):
+            documents.append(record)
+        elif record.what == "empty text":
+            empty += 1
+        else:
+            raise record.error()
+    if empty:
+        _logger.warning("%s: %d documents without text are left out of the evaluation", path, empty)
+    return documents
+
+
+def _gathered(own: list[Any], processes: int) -> list[Any]:
+    """Return the items of all processes."""
+    if processes == 1:
+        return own
+    from accelerate.utils import gather_object
+
+    items: list[Any] = gather_object(own)
+    return items
