@@ -52,9 +52,9 @@ def next_token_loss(
     fits = fits and targets.shape == hidden.shape[:2] and (bias is None or bias.shape == head_weight.shape[:1])
     if not fits:
         raise ValueError(
-            f"next_token_loss: shapes do not fit: hidden {tuple(hidden.shape)}, head {tuple(head_weight.shape)}, targets "
-            f"{tuple(targets.shape)}, bias {None if bias is None else tuple(bias.shape)}; give [batch, sequence, hidden], "
-            "[vocabulary, hidden], [batch, sequence], [vocabulary]"
+            f"next_token_loss: shapes do not fit: hidden {tuple(hidden.shape)}, head {tuple(head_weight.shape)}, "
+            f"targets {tuple(targets.shape)}, bias {None if bias is None else tuple(bias.shape)}; give [batch, "
+            "sequence, hidden], [vocabulary, hidden], [batch, sequence], [vocabulary]"
         )
     losses: tuple[Tensor, Tensor] = _NextTokenLoss.apply(  # type: ignore[no-untyped-call]
         hidden, head_weight, bias, targets, sparse_weight != 0, _product_dtype(hidden, head_weight)

@@ -18,12 +18,13 @@ __all__ = ["RetrievalObjective", "info_nce", "kl_distillation", "margin_mse", "n
 
 
 def info_nce(scores: Tensor, positives: Tensor, excluded: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-    """Return the mean over queries of ``-log softmax(scores / temperature)`` at the positive (van den Oord et al., 2018).
+    """Return the mean over queries of ``-log softmax(scores / temperature)[positive]`` (van den Oord et al., 2018).
 
     Args:
         scores: ``[queries, documents]``.
         positives: each query's positive document, its column, ``[queries]``.
-        excluded: true for a document that is no negative of the query, ``[queries, documents]``; never a positive's column.
+        excluded: true for a document that is no negative of the query, ``[queries, documents]``; never a query's own
+            positive.
         temperature: what scores are divided by.
     """
     scaled = scores / temperature
@@ -33,7 +34,7 @@ def info_nce(scores: Tensor, positives: Tensor, excluded: Tensor | None = None, 
 
 
 def margin_mse(scores: Tensor, teacher_scores: Tensor) -> Tensor:
-    """Return the mean squared difference between the student's and the teacher's margins (arXiv 2010.02666, equation 4).
+    """Return the mean squared difference between the student's and the teacher's margins (arXiv 2010.02666, eq. 4).
 
     A margin is the positive's score less a negative's. Neither is scaled by a temperature.
 
@@ -51,10 +52,10 @@ def kl_distillation(
 ) -> Tensor:
     """Return the mean over queries of ``KL(teacher || student)`` of the softmax over a query's own documents.
 
-    Not multiplied by ``temperature^2``, as Hinton et al. (2015) do to keep a soft target's gradient comparable with that
-    of a hard one at temperature 1. Here InfoNCE is taken at the student's temperature as well, so the gradients of both,
-    ``(student - target) / temperature``, are comparable as they are; at a dense retriever's 0.02 the factor would make
-    this part 2,500 times smaller.
+    Not multiplied by ``temperature^2``, as Hinton et al. (2015) do to keep a soft target's gradient comparable with
+    that of a hard one at temperature 1. Here InfoNCE is taken at the student's temperature as well, so the gradients of
+    both, ``(student - target) / temperature``, are comparable as they are; at a dense retriever's 0.02 the factor would
+    make this part 2,500 times smaller.
 
     Args:
         scores: ``[queries, documents]``.
@@ -70,11 +71,12 @@ def kl_distillation(
 def not_negatives(query_keys: Tensor, document_keys: Tensor) -> Tensor:
     """Say which documents of a batch may not be taken as a query's negatives.
 
-    These are the documents whose text is the positive of this query, in its own row or in another row of the same query.
+    These are the documents whose text is the positive of this query, in its own row or another row of the same query.
 
     Args:
         query_keys: equal for equal queries, ``[queries]``.
-        document_keys: equal for equal texts, ``[queries * (1 + negatives)]``, each query's own in a row, positive first.
+        document_keys: equal for equal texts, ``[queries * (1 + negatives)]``, each query's own in a row, the positive
+            first.
 
     Returns:
         ``[queries, documents]``, true for such a document; false for the query's own positive itself.

@@ -1,7 +1,7 @@
 """Regularisers that make vectors sparse, as pure functions of a batch of term weights.
 
-All of them take the vectors of the whole batch, those of the other processes included: FLOPs is the square of a mean, so
-its value over part of a batch is larger than over all of it, and no average over processes makes up for that.
+All of them take the vectors of the whole batch, those of the other processes included: FLOPs is the square of a mean,
+so its value over part of a batch is larger than over all of it, and no average over processes makes up for that.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def df_flops(
 
     DF-FLOPS (Porco et al., 2025, arXiv 2505.15070): the sum over terms of ``(penalty * mean weight)^2``, see
     `document_frequency_penalty`. The paper takes the document frequencies from the vectors of its validation set, anew
-    every 100 steps; here they are those of the batch itself, so that nothing has to be carried through a resume and every
-    process knows the same. A batch of some dozens of documents is needed for them to mean anything. The paper was read
-    in summaries and in others' code only; these agree on the penalty, not on whether it is squared too.
+    every 100 steps; here they are those of the batch itself, so that nothing has to be carried through a resume and
+    every process knows the same. A batch of some dozens of documents is needed for them to mean anything. The paper was
+    read in summaries and in others' code only; these agree on the penalty, not on whether it is squared too.
 
     Args:
         weights: ``[texts, vocabulary]``.
