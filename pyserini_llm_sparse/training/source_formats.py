@@ -2,19 +2,19 @@
 
 JSON objects (and rows of hub datasets), told apart by their keys:
 
-* Tevatron: ``query``, ``positive_passages`` and ``negative_passages``, lists of ``docid``, ``title``, ``text`` and, where
-  there is one, a teacher's ``score``; or, newer, ``query_text``, ``positive_document_ids``, ``negative_document_ids``.
-* sentence-transformers: ``anchor`` (``query``, ``question``), ``positive`` (``answer``), ``negative``, ``negative_1`` ..,
-  or ``negatives`` as a list; a teacher's ``scores`` (``score``, ``label``, ``labels``) as a list, positive first, or as
-  margins, one for each negative.
+* Tevatron: ``query``, ``positive_passages`` and ``negative_passages``, lists of ``docid``, ``title``, ``text`` and,
+  where a teacher was asked, ``score``; or, newer, ``query_text``, ``positive_document_ids``, ``negative_document_ids``.
+* sentence-transformers: ``anchor`` (``query``, ``question``), ``positive`` (``answer``), ``negative``, ``negative_1``,
+  .. or ``negatives`` as a list; a teacher's ``scores`` (``score``, ``label``, ``labels``) as a list, positive first, or
+  as margins, one for each negative.
 * Pairs: ``query``, ``positive`` and, joined before it, ``title``; or ``query`` and ``pos``, the id of a passage.
 * FlagEmbedding: ``query``, ``pos`` and ``neg`` as lists, ``pos_scores``, ``neg_scores``.
 * MS MARCO hard negatives: ``qid``, ``pos`` and ``neg``, lists of ids, ``neg`` also by the system that found them.
 
-Lines of fields separated by tabs: query, positive and, in a triple, negative; all three may be ids; two scores may stand
-first (positive's, negative's), as in the files of Hofstätter et al. (2020).
+Lines of fields separated by tabs: query, positive and, in a triple, negative; all three may be ids; two scores may
+stand first (positive's, negative's), as in the files of Hofstätter et al. (2020).
 
-Whole numbers in the place of a text are ids. Ids are looked up in the collection and queries that lie beside the file.
+Whole numbers in the place of a text are ids. Ids are looked up in the collection and queries beside the file.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def checked(text: Any, what: str) -> str:
 
 
 def _names_ids(record: Mapping[str, Any]) -> bool:
-    """Tell whether the documents of a record are ids: MS MARCO's ``qid``, ``pos``, ``neg``; ``query`` and one ``pos``."""
+    """Tell whether documents are ids: in MS MARCO's ``qid``, ``pos``, ``neg``, or in ``query`` with one ``pos``."""
     if record.get("positive_document_ids") is not None:
         return True
     return record.get("pos") is not None and ("query" not in record or isinstance(record["pos"], str))
@@ -210,8 +210,8 @@ def _scored(
         positives = _with_scores(positives, [_number(score) for score in _listed(record[key])], key)
     for key in (key for key in NEGATIVE_SCORE_KEYS if record.get(key)):
         negatives = _with_scores(negatives, [_number(score) for score in _listed(record[key])], key)
-    key = next((key for key in SCORE_KEYS if record.get(key) is not None), None)
-    if key is None:
+    key = next((key for key in SCORE_KEYS if record.get(key) is not None), "")
+    if not key:
         return positives, negatives
     if not negatives and key in ("label", "labels") and record[key] in (0, 1):
         if record[key] == 0:

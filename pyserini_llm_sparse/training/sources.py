@@ -1,0 +1,314 @@
+"""Training examples and texts from wherever they are: files, directories, BEIR, ir_datasets and the hub, as streams.
+
+A source of examples is one of:
+
+* a file of JSON lines or tab-separated lines (``.tsv``, ``.txt``), plain, ``.gz`` or ``.zst``; `source_formats` says
+  what a line may be;
+* a directory in the BEIR layout, ``PATH`` for the judgements of its split ``train``, ``PATH#SPLIT`` for another;
+* any other directory: each file in it but collection, queries and hidden files, in the order of their paths;
+* ``hf:owner/name[:config][@split]``.
+
+The form of a file is found by looking at its lines. Nothing is held but one line, the judgements of a BEIR split, and
+the places of the texts that examples name by id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError, at
+from pyserini_llm_sparse.formats.corpus import (
+    IRDS,
+    JSONL_SUFFIXES,
+    TSV_SUFFIXES,
+    corpus_files,
+    joined_fields,
+    json_object,
+    read_corpus,
+)
+from pyserini_llm_sparse.formats.lines import COMPRESSIONS, MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
+from pyserini_llm_sparse.formats.records import RecordProblem, Rejected, excerpt
+from pyserini_llm_sparse.training.examples import Example, example_line
+from pyserini_llm_sparse.training.hub import HUB, hub_revision, read_hub
+from pyserini_llm_sparse.training.judgements import qrels_file, read_judged_examples
+from pyserini_llm_sparse.training.source_formats import example_of_fields, example_of_record, is_example
+from pyserini_llm_sparse.training.texts_by_id import COLLECTION_NAMES, QUERIES_NAMES, Neighbours, neighbour
+
+__all__ = ["example_line", "parts", "read_examples", "read_texts", "source_fingerprints"]
+
+log = logging.getLogger("pyserini_llm_sparse")
+
+
+def read_examples(source: str) -> Iterator[Example]:
+    """Yield the training examples of a source, in a fixed order.
+
+    Raises:
+        ResourceError: There is no such source, or a file that it needs beside it is missing.
+        DataError: A line is no training example; the message names the file, the line and what it says.
+        PrerequisiteError: A package for this kind of source is not installed.
+    """
+    for part in parts(source):
+        if part.startswith(HUB):
+            yield from _hub_examples(part)
+        elif (beir := _beir(part)) is not None:
+            yield from read_judged_examples(*beir)
+        else:
+            yield from _file_examples(Path(part))
+
+
+def read_texts(source: str) -> Iterator[str]:
+    """Yield the texts of a source for the adaptation of a language model.
+
+    A source is a corpus (`formats.corpus`; the ids of JSON records do not matter), a ``.txt`` file with a text a line,
+    a directory of such files, a hub dataset, or anything that `read_examples` takes, whose positives are then the
+    texts. Of a directory with a collection only that is read. Texts without content are left out and counted.
+
+    Raises:
+        LlmSparseError: As `read_examples`.
+    """
+    empty = 0
+    for text in _texts(source):
+        text = text.strip()
+        empty += not text
+        if text:
+            yield text
+    if empty:
+        log.warning("%s: %d texts without content were left out", source, empty)
+
+
+def parts(source: str) -> list[str]:
+    """Return the files of a directory as sources of their own; any other source is its only part.
+
+    Raises:
+        ResourceError: There is no such source.
+        DataError: A file's suffix says that it is something else.
+        UsageError: The source is of a kind that holds no examples.
+    """
+    if source.startswith(IRDS):
+        raise UsageError(f"{source}: no training examples: ir_datasets are read as texts only; export them to a file")
+    if source.startswith(HUB) or _beir(source) is not None or Path(source).is_file():
+        return [source]
+    if not Path(source).is_dir():
+        raise ResourceError(f"{source}: no such file or directory; give a path or {HUB}owner/name")
+    files = [str(path) for path in _listed(Path(source)) if not _is_neighbour(path)]
+    if not files:
+        raise ResourceError(f"{source}: no training examples: the directory holds no file of them; check the path")
+    return files
+
+
+def source_fingerprints(sources: Sequence[str]) -> list[dict[str, Any]]:
+    """Say what was read, so that a result can name it.
+
+    Returns:
+        For each file of each source, collections beside it included, ``source``, ``name``, ``bytes`` and ``sha256``;
+        for a hub dataset ``source`` and ``revision`` (None where the hub cannot be asked).
+    """
+    found: list[dict[str, Any]] = []
+    for source in sources:
+        if source.startswith(HUB):
+            found.append({"source": source, "revision": hub_revision(source)})
+        elif source.startswith(IRDS):
+            found.append({"source": source})
+        else:
+            found += [
+                {"source": source, "name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+                for path in _files(source)
+            ]
+    return found
+
+
+def _hub_examples(source: str) -> Iterator[Example]:
+    neighbours = Neighbours(None, source)
+    for number, row in read_hub(source):
+        try:
+            yield example_of_record(row, neighbours, source, number)
+        except RecordProblem as problem:
+            raise _bad_line(problem, source, number, str(row)) from problem
+
+
+def _file_examples(path: Path) -> Iterator[Example]:
+    """Yield the examples of one file."""
+    neighbours = Neighbours(path.parent, str(path))
+    is_tsv, by_id = bare_suffix(path) in TSV_SUFFIXES, None
+    source = str(path)
+    for number, line in read_lines(path):
+        if line is None:
+            raise DataError(
+                f"{at(path, number)}: line longer than {MAXIMUM_LINE >> 20} MiB: it would not fit in bounded memory; "
+                "check the file"
+            )
+        if not line or line.isspace():
+            continue
+        try:
+            if is_tsv:
+                fields = _decoded(line).split("\t")
+                by_id = _are_ids(fields, path) if by_id is None else by_id
+                yield example_of_fields(fields, neighbours, by_id, source, number)
+            else:
+                yield example_of_record(json_object(line), neighbours, source, number)
+        except RecordProblem as problem:
+            raise _bad_line(problem, source, number, line.decode("utf-8", "replace")) from problem
+
+
+def _bad_line(problem: RecordProblem, source: str, number: int, line: str) -> DataError:
+    """Return the error for a line, with the start of the line."""
+    shown = f": {excerpt(line)!r}" if problem.what != "broken JSON" else ""
+    return DataError(f"{at(source, number)}: {problem.what}: {problem.why}{shown}; {problem.remedy}")
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordProblem("invalid UTF-8", f"at byte {error.start}", "convert the file to UTF-8") from error
+
+
+def _are_ids(fields: list[str], path: Path) -> bool:
+    """Tell from its first line whether a tab-separated file holds ids: numbers, or words with a collection beside."""
+    documents = fields[-3:] if len(fields) == 5 else fields
+    if all(field.isdecimal() for field in documents):
+        return True
+    words = all(field and not any(character.isspace() for character in field) for field in documents)
+    return words and all(neighbour(path.parent, names) for names in (COLLECTION_NAMES, QUERIES_NAMES))
+
+
+def _texts(source: str) -> Iterator[str]:
+    """Yield the texts of a source, with those that are empty."""
+    if source.startswith(HUB):
+        neighbours = Neighbours(None, source)
+        for number, row in read_hub(source):
+            yield from _texts_of_record(row, neighbours, source, number, str(row))
+    elif source.startswith(IRDS):
+        yield from _corpus_texts(source)
+    elif "#" in source and _beir(source) is not None:
+        yield from (text for example in read_examples(source) for text in example.positives)
+    elif Path(source).is_dir():
+        collection = neighbour(Path(source), COLLECTION_NAMES)
+        for path in [collection] if collection else _listed(Path(source)):
+            if collection or not _is_neighbour(path):
+                yield from _file_texts(path)
+    elif Path(source).is_file():
+        yield from _file_texts(Path(source))
+    else:
+        raise ResourceError(f"{source}: no such file or directory; give a path, {IRDS}DATASET or {HUB}owner/name")
+
+
+def _file_texts(path: Path) -> Iterator[str]:
+    suffix = bare_suffix(path)
+    if suffix == ".txt":
+        for number, line in read_lines(path):
+            if line is None:
+                raise DataError(f"{at(path, number)}: line longer than {MAXIMUM_LINE >> 20} MiB; split the text")
+            yield line.decode("utf-8", "replace")
+    elif suffix in TSV_SUFFIXES:
+        if _has_examples(path):
+            yield from (text for example in _file_examples(path) for text in example.positives)
+        else:
+            yield from _corpus_texts(str(path))
+    else:
+        neighbours = Neighbours(path.parent, str(path))
+        for number, line in read_lines(path):
+            if line is None or line.strip():
+                shown = (line or b"")[:400].decode("utf-8", "replace")
+                try:
+                    record = json_object(line or b"")
+                except RecordProblem as problem:
+                    raise _bad_line(problem, str(path), number, shown) from problem
+                yield from _texts_of_record(record, neighbours, str(path), number, shown)
+
+
+def _has_examples(path: Path) -> bool:
+    """Tell whether a tab-separated file holds triples of texts or ids rather than ``id<TAB>text``."""
+    with open_bytes(path) as stream:
+        fields = stream.readline(MAXIMUM_LINE).decode("utf-8", "replace").rstrip("\r\n").split("\t")
+    return len(fields) in (3, 5) and (" " in fields[-3] or _are_ids(fields, path))
+
+
+def _corpus_texts(corpus: str) -> Iterator[str]:
+    for record in read_corpus(corpus):
+        if not isinstance(record, Rejected):
+            yield record.text
+        elif record.what == "empty text":
+            yield ""
+        else:
+            raise record.error()
+
+
+def _texts_of_record(
+    record: dict[str, Any], neighbours: Neighbours, source: str, number: int, shown: str
+) -> Iterator[str]:
+    """Yield the positives of an example, or the text of a document, which needs no id here."""
+    try:
+        if is_example(record):
+            yield from example_of_record(record, neighbours, source, number).positives
+        else:
+            yield joined_fields(record, None, str(record.get("_id", "")))
+    except RecordProblem as problem:
+        raise _bad_line(problem, source, number, shown) from problem
+
+
+def _beir(source: str) -> tuple[Path, str] | None:
+    """Return folder and split of a BEIR source; None if the source is something else."""
+    path, mark, split = source.rpartition("#")
+    if not mark or Path(source).exists():
+        path, split = source, "train"
+    folder = Path(path)
+    if not (folder / "qrels").is_dir() or neighbour(folder, COLLECTION_NAMES) is None:
+        return None
+    return folder, split
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return the files of a folder, hidden ones left out."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(name.startswith((".", "_SUCCESS")) for name in path.relative_to(folder).parts)
+        if not path.is_file() or hidden:
+            continue
+        if bare_suffix(path) not in JSONL_SUFFIXES + TSV_SUFFIXES:
+            raise DataError(
+                f"{path}: not a file of examples or texts: its suffix is none of "
+                f"{', '.join(JSONL_SUFFIXES + TSV_SUFFIXES)} (with {' or '.join(COMPRESSIONS)}); move or rename it"
+            )
+        found.append(path)
+    return found
+
+
+def _is_neighbour(path: Path) -> bool:
+    """Tell whether a file is the collection or the queries that others refer to."""
+    bare = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    return bare.name in COLLECTION_NAMES or bare.name.startswith("queries.")
+
+
+def _files(source: str) -> list[Path]:
+    """Return all files that reading a source may open."""
+    if (beir := _beir(source)) is not None:
+        folder, split = beir
+        beside = [neighbour(folder, names) for names in (COLLECTION_NAMES, QUERIES_NAMES)]
+        found = [path for path in beside if path is not None]
+        return [*found, qrels_file(folder, split)] if (folder / "qrels" / f"{split}.tsv").exists() else found
+    path = Path(source)
+    if path.is_dir():
+        return _listed(path)
+    if not path.is_file():
+        return corpus_files(path)  # says that there is none
+    beside = [neighbour(path.parent, names) for names in (COLLECTION_NAMES, QUERIES_NAMES)]
+    return [path, *(found for found in beside if found is not None and found != path and _refers(path))]
+
+
+def _refers(path: Path) -> bool:
+    """Tell whether a file of examples names texts by id, by reading the first of them."""
+    try:
+        example = next(_file_examples(path), None)
+    except (DataError, ResourceError):
+        return False
+    return example is not None and bool(example.positive_ids)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
