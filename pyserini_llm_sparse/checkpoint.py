@@ -9,6 +9,8 @@ import logging
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from pyserini_llm_sparse.backbone import Backbone
 
 _logger = logging.getLogger("pyserini_llm_sparse")
+
+_MARKS = (SPEC_FILE, "training/config.yaml")  # by which a directory is known to be one of ours
 
 
 @dataclass
@@ -150,52 +154,96 @@ def save_checkpoint(
     tokenizer: Any,
     spec: EncodingSpec,
     query_term_weights: Any = None,
+    *,
+    base: str | Path | None = None,
+    complete: Callable[[Path, EncodingSpec], None] | None = None,
 ) -> EncodingSpec:
     """Write a model directory that `load_checkpoint` and transformers read, whole or not at all.
 
     Args:
         folder: The directory; one that holds a checkpoint is replaced, one that holds anything else is refused.
-        model: A `Backbone` or a transformers causal language model; its attention is set to the spec's.
+        model: A `Backbone` or a transformers causal language model, whose attention is set to the spec's; or, with
+            `base`, a peft model of which the adapter alone is written.
         tokenizer: As `Tokenization` takes it.
         spec: The encoding spec; its fingerprint is filled in.
         query_term_weights: ``[vocabulary]``, for inference-free queries.
+        base: Path or hub id of the adapter's base model, by which it will be loaded.
+        complete: Called with the unfinished directory and the spec, to put further files into it.
 
     Returns:
         The spec as it was saved.
 
     Raises:
         UsageError: The directory holds something else, or weights and spec contradict each other.
+        ResourceError: The adapter's base model is not there.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / SPEC_FILE).is_file():
-        raise UsageError(f"{folder}: holds files but no checkpoint, and is not overwritten; choose another directory")
+    require_replaceable(folder)
     if (query_term_weights is not None) != (spec.query_encoder == "inference-free"):
         raise UsageError(
             f"{folder}: query_encoder is {spec.query_encoder!r}, query term weights are "
             f"{'missing' if query_term_weights is None else 'given'}; they go together with 'inference-free'"
         )
-    from pyserini_llm_sparse.backbone import quiet, set_attention
+    from pyserini_llm_sparse.backbone import set_attention
 
     model = getattr(model, "model", model) if not hasattr(model, "save_pretrained") else model
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    if base is None:
         set_attention(model, spec.attention)
-        with quiet():
-            model.save_pretrained(temporary)
+    with replaced_folder(folder) as temporary:
+        save_model(temporary, model, base)
         text_tokenizer = TextTokenizer.from_any(tokenizer)
         text_tokenizer.save(temporary)
         if query_term_weights is not None:
             save_query_term_weights(temporary, query_term_weights, int(model.config.vocab_size))
-        spec = spec.replace(model_fingerprint=fingerprint(temporary, text_tokenizer))
+        base_folder = resolve_folder(str(base)) if base is not None else None
+        spec = spec.replace(model_fingerprint=fingerprint(temporary, text_tokenizer, base_folder))
         spec.save(temporary)
+        if complete is not None:
+            complete(temporary, spec)
+    return spec
+
+
+def save_model(folder: Path, model: Any, base: str | Path | None = None) -> None:
+    """Write a transformers model's weights and configuration, or with `base` a peft model's adapter."""
+    from pyserini_llm_sparse.backbone import quiet
+
+    with quiet():
+        if base is None:
+            model.save_pretrained(folder)
+            return
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = str(base)
+        # Without the argument peft asks the hub whether the base model's vocabulary has grown.
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+
+
+def require_replaceable(folder: str | Path) -> None:
+    """Refuse a directory that holds anything but an earlier checkpoint or training result.
+
+    Raises:
+        UsageError: It does, or it is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file, and is not overwritten; choose another directory")
+    if folder.exists() and any(folder.iterdir()) and not any((folder / mark).is_file() for mark in _MARKS):
+        raise UsageError(f"{folder}: holds files but no checkpoint, and is not overwritten; choose another directory")
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new directory that takes the place of `folder` when the block has ended without an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
         temporary.chmod(0o755)
-        for path in temporary.iterdir():
-            path.chmod(0o644)  # safetensors makes its files private; a model is read by others, too
+        for path in temporary.rglob("*"):
+            # safetensors makes its files private; a model is read by others, too
+            path.chmod(0o755 if path.is_dir() else 0o644)
         _replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return spec
 
 
 def _base_folder(folder: Path, reference: ModelReference) -> Path | None:

@@ -1,0 +1,193 @@
+"""Saves what a training phase made: a directory that ``--encoder``, sentence-transformers or ``retrieve`` takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from pyserini_llm_sparse.catalog import ModelReference, parse_encoder_name
+from pyserini_llm_sparse.checkpoint import replaced_folder, require_replaceable, save_checkpoint, save_model
+from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.spec import EncodingSpec
+from pyserini_llm_sparse.text_tokenizer import TextTokenizer
+from pyserini_llm_sparse.training.config import ModelConfig, RetrieveConfig
+from pyserini_llm_sparse.training.model_card import CARD_FILE, model_card
+from pyserini_llm_sparse.training.provenance import TrainingRecord, write_record
+
+
+def require_expressible(config: ModelConfig) -> None:
+    """Refuse, before anything is trained, a run whose result could not be saved so that it gives the same vectors.
+
+    Raises:
+        UsageError: The output directory holds something else, or what is asked for has no form on disk.
+    """
+    require_replaceable(config.output)
+    if config.save == "adapter" and (Path(_start(config).model) / "adapter_config.json").is_file():
+        raise UsageError(
+            f"save: adapter: {config.model} is an adapter itself: the result would be one over a model that is on no "
+            "disk; set save: merged"
+        )
+    if not isinstance(config, RetrieveConfig) or config.representation == "sparse":
+        return
+    refused = (
+        ("attention: echo", "set attention: causal or bidirectional") if config.attention == "echo"
+        else ("save: adapter", "set save: merged") if config.save == "adapter"
+        else ("pooled_span: text", "set pooled_span: all") if _pools_apart(config)
+        else None
+    )  # fmt: skip
+    if refused is not None:
+        what, remedy = refused
+        raise UsageError(
+            f"{what}: a dense model is saved in the layout of sentence-transformers, which cannot express it; {remedy}"
+        )
+
+
+def save_result(model: Any, tokenizer: Any, record: TrainingRecord) -> Path:
+    """Save a trained retriever as ``record.config.output``, whole or not at all.
+
+    A sparse model becomes a checkpoint with its encoding spec, a dense one a sentence-transformers directory. To be
+    called in one process with whole weights; with ``save: merged`` the adapter is merged into `model`.
+
+    Args:
+        model: A `RetrievalModel`, not wrapped.
+        tokenizer: As `Tokenization` takes it.
+        record: What is known of the run; its config says what is saved where.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UsageError: As `require_expressible`.
+        ResourceError: The adapter's base model is not there, or the disk is full.
+    """
+    config = record.config
+    require_expressible(config)
+    if not isinstance(config, RetrieveConfig):
+        raise UsageError(f"{config.output}: the run is no retrieve phase; save it with save_adaptation")
+    if config.representation == "dense":
+        _save_dense(merged(model.backbone.model), tokenizer, model.spec, record, config)
+        return config.output
+    base = _base(config)
+    weights = model.query_weights if model.spec.query_encoder == "inference-free" else None
+    save_checkpoint(
+        config.output,
+        model.backbone.model if base is not None else merged(model.backbone.model),
+        tokenizer,
+        model.spec,
+        weights,
+        base=base,
+        complete=lambda folder, spec: _complete(folder, record, spec),
+    )
+    return config.output
+
+
+def save_adaptation(model: Any, tokenizer: Any, record: TrainingRecord) -> Path:
+    """Save an adapted language model as ``record.config.output``, whole or not at all; ``retrieve`` starts from it.
+
+    Args:
+        model: The transformers causal language model, with or without a peft adapter, not wrapped.
+        tokenizer: As `Tokenization` takes it.
+        record: What is known of the run.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UsageError: As `require_expressible`.
+    """
+    require_expressible(record.config)
+    base = _base(record.config)
+    with replaced_folder(record.config.output) as folder:
+        save_model(folder, model if base is not None else merged(model), base)
+        TextTokenizer.from_any(tokenizer).save(folder)
+        _complete(folder, record, None)
+    return record.config.output
+
+
+def merged(model: Any) -> Any:
+    """Return a transformers model with its adapter merged into the weights, in place."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def start_name(config: ModelConfig) -> str:
+    """Return the model that training started from: an absolute path, or a hub id."""
+    model = _start(config).model
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _start(config: ModelConfig) -> ModelReference:
+    return parse_encoder_name(config.model)
+
+
+def _base(config: ModelConfig) -> str | None:
+    """Return the name by which an adapter finds its base; None if whole weights are saved."""
+    return start_name(config) if config.save == "adapter" else None
+
+
+def _pools_apart(config: RetrieveConfig) -> bool:
+    """Tell whether a dense model leaves out of the pooling what sentence-transformers would pool."""
+    framed = config.add_bos or config.add_eos or config.query_prefix or config.document_prefix
+    return config.pooled_span == "text" and bool(config.add_eos if config.dense_pooling == "last-token" else framed)
+
+
+def _complete(folder: Path, record: TrainingRecord, spec: EncodingSpec | None) -> None:
+    """Add the model card and the record of the training; a card that peft wrote is replaced."""
+    write_record(folder, record)
+    (folder / CARD_FILE).write_text(model_card(record, spec), encoding="utf-8")
+
+
+def _save_dense(model: Any, tokenizer: Any, spec: EncodingSpec, record: TrainingRecord, config: RetrieveConfig) -> None:
+    """Write Transformer, Pooling and Normalize modules, in the layout that sentence-transformers reads since 2.x."""
+    from pyserini_llm_sparse.backbone import set_attention
+
+    set_attention(model, spec.attention)
+    body = model.base_model
+    modules = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    length = max(spec.query_max_length, spec.document_max_length)
+    mode = {"last-token": "lasttoken", "mean": "mean"}[config.dense_pooling]
+    with replaced_folder(config.output) as folder:
+        save_model(folder, body)
+        _framing(TextTokenizer.from_any(tokenizer), spec).save(folder)
+        for path, _ in modules[1:]:
+            (folder / path).mkdir()
+        contents: dict[str, Any] = {
+            "modules.json": [
+                {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+                for number, (path, kind) in enumerate(modules)
+            ],
+            "sentence_bert_config.json": {"max_seq_length": length, "do_lower_case": False},
+            "config_sentence_transformers.json": {
+                "model_type": "SentenceTransformer",
+                "prompts": {"query": spec.query_prefix, "document": spec.document_prefix},
+                "default_prompt_name": None,
+                "similarity_fn_name": "cosine",
+            },
+            "1_Pooling/config.json": {
+                "word_embedding_dimension": int(body.config.hidden_size),
+                "pooling_mode_cls_token": False,
+                "pooling_mode_mean_tokens": mode == "mean",
+                "pooling_mode_lasttoken": mode == "lasttoken",
+                "include_prompt": True,
+            },
+            "2_Normalize/config.json": {},
+        }
+        for name, content in contents.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        _complete(folder, record, spec)
+
+
+def _framing(tokenizer: TextTokenizer, spec: EncodingSpec) -> TextTokenizer:
+    """Return a tokenizer that frames texts by itself as the spec says, and has a token to pad with."""
+    backend = Tokenizer.from_str(tokenizer.backend.to_str())
+    before = [tokenizer.bos_id] if spec.add_bos and tokenizer.bos_id is not None else []
+    after = [tokenizer.eos_id] if spec.add_eos and tokenizer.eos_id is not None else []
+    names = {number: backend.id_to_token(number) for number in (*before, *after)}
+    single = [*(names[number] for number in before), "$A", *(names[number] for number in after)]
+    special = [(token, number) for number, token in names.items()]
+    backend.post_processor = TemplateProcessing(single=single, pair=[*single, "$B:1"], special_tokens=special)
+    padding = next((one for one in (tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id) if one is not None), 0)
+    return TextTokenizer(backend, tokenizer.bos_id, tokenizer.eos_id, padding)
