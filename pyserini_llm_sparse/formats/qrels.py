@@ -36,7 +36,9 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
             continue
         try:
             query, *_, document, grade = (line or b"").decode("utf-8").split()
-            value = int(grade)
+            value = float(grade)
+            if not value.is_integer():
+                raise ValueError(grade)
         except ValueError as error:
             if number == 1 and line is not None and line.split()[:1] in ([b"query-id"], [b"query_id"], [b"qid"]):
                 continue
@@ -44,7 +46,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
                 f"{at(path, number)}: not a judgement: query id, document id and a whole number as grade are expected; "
                 "correct or remove the line"
             ) from error
-        qrels.setdefault(query, {})[document] = value
+        qrels.setdefault(query, {})[document] = int(value)
     if not qrels:
         raise DataError(f"{path}: no judgements: the file holds no records; check the path")
     return qrels

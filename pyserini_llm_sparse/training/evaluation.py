@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,7 +129,6 @@ def evaluate(
     batch_size: int = 32,
     accelerator: Any = None,
     *,
-    representation: Literal["sparse", "dense"] = "sparse",
     own_terms_only: bool = False,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, float]:
@@ -146,7 +145,6 @@ def evaluate(
         measure: One measure of ir_measures, besides `MEASURES`.
         batch_size: Most texts that go through the model at a time.
         accelerator: An `accelerate.Accelerator`; every process encodes its share.
-        representation: What the model gives.
         own_terms_only: Whether to measure (sparse vectors) once more with queries and documents reduced to the terms
             that occur in their texts, which tells re-weighting from expansion.
         autocast: Makes the context in which the model computes, such as ``accelerator.autocast``.
@@ -161,8 +159,9 @@ def evaluate(
     """
     measures = parse_measures(measure)
     processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator is not None else (1, 0)
+    is_dense = _unwrapped(model).representation == "dense"
     device = accelerator.device if accelerator is not None else next(model.parameters()).device
-    encoder = _ShareEncoder(model, tokenization, device, batch_size, processes, rank, representation, autocast)
+    encoder = _ShareEncoder(model, tokenization, device, batch_size, processes, rank, is_dense, autocast)
     was_training = model.training
     model.eval()
     try:
@@ -171,7 +170,7 @@ def evaluate(
     finally:
         model.train(was_training)
     values = _measured(queries, documents, development, measures, processes, rank)
-    if representation == "sparse":
+    if not is_dense:
         values |= {"query_active_terms": query_terms, "document_active_terms": document_terms}
     if own_terms_only and isinstance(queries, SparseVectors) and isinstance(documents, SparseVectors):
         own_queries = _own_terms(queries, development.queries, "query", tokenization)
@@ -179,6 +178,13 @@ def evaluate(
         found = _measured(own_queries, own_documents, development, measures, processes, rank)
         values |= {f"{name} own terms": value for name, value in found.items()}
     return values
+
+
+def _unwrapped(model: Any) -> Any:
+    """Return the `RetrievalModel` inside what DDP, FSDP or a compiler made of it."""
+    while not hasattr(model, "representation") and hasattr(model, "module"):
+        model = model.module
+    return model
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,7 @@ class _ShareEncoder:
     batch_size: int
     processes: int
     rank: int
-    representation: str
+    is_dense: bool
     autocast: Callable[[], AbstractContextManager[Any]]
 
     def encode(self, texts: Sequence[str], side: Side) -> tuple[Vectors, float]:
@@ -229,7 +235,7 @@ class _ShareEncoder:
                 f"evaluation: a {side} vector is not finite: the model has diverged or overflows; lower "
                 "trainer.learning_rate, or use trainer: {bf16: true} in place of fp16"
             )
-        if self.representation == "dense":
+        if self.is_dense:
             return output.float().cpu().numpy(), 0.0
         return _impacts(output.float(), self.tokenization.spec, side)
 

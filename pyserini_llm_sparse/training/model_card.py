@@ -13,6 +13,7 @@ from pyserini_llm_sparse.training.config import AdaptConfig, ModelConfig, Retrie
 from pyserini_llm_sparse.training.provenance import FOLDER, TrainingRecord
 
 CARD_FILE = "README.md"
+PACKAGE_TAG = "pyserini-llm-sparse"
 LICENCE_FIELDS = ("license", "license_name", "license_link")
 SPARSE_ONLY = ("logit_scale", "excluded_token_ids", "activation", "query_top_k", "document_top_k", "impact_factor",
                "impact_maximum", "term_naming", "query_term_counts", "query_encoder")  # fmt: skip
@@ -42,31 +43,35 @@ def model_card(record: TrainingRecord, spec: EncodingSpec | None) -> str:
 
 def _metadata(config: ModelConfig) -> str:
     """Return the YAML header; the base model only if it is on the hub, the licence only if its own card says it."""
-    tags = ["pyserini", "pyserini-llm-sparse"]
+    tags = ["pyserini", PACKAGE_TAG]
     if isinstance(config, AdaptConfig):
         header: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     elif _is_dense(config):
         header = {"library_name": "sentence-transformers", "pipeline_tag": "sentence-similarity"}
         tags = ["sentence-transformers", "feature-extraction", "dense", *tags]
     else:
-        header = {"library_name": "pyserini-llm-sparse", "pipeline_tag": "feature-extraction"}
+        header = {"library_name": PACKAGE_TAG, "pipeline_tag": "feature-extraction"}
         tags = ["sparse-encoder", "sparse", "splade", "csplade", *tags]
     if config.save == "adapter":
         tags = ["lora", *tags]
+    start = _card_header(config.model)
     if not Path(config.model).exists() and config.model.count("/") == 1:
         header["base_model"] = config.model
         header["base_model_relation"] = "adapter" if config.save == "adapter" else "finetune"
-    return yaml.safe_dump({**header, **_inherited_licence(config.model), "tags": tags}, sort_keys=False)
+    elif PACKAGE_TAG in (start.get("tags") or ()) and "base_model" in start:
+        header["base_model"] = start["base_model"]  # of the adapted model that this run started from
+    licence = {name: start[name] for name in LICENCE_FIELDS if name in start}
+    return yaml.safe_dump({**header, **licence, "tags": tags}, sort_keys=False)
 
 
-def _inherited_licence(model: str) -> dict[str, Any]:
-    """Return the licence fields of the card that lies in the base model's directory, none if it cannot be read."""
+def _card_header(model: str) -> dict[str, Any]:
+    """Return the metadata of the card in a model's directory, empty if there is none that can be read."""
     try:
         text = (Path(model) / CARD_FILE).read_text(encoding="utf-8")
         header = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") and text.count("---") > 1 else None
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return {name: header[name] for name in LICENCE_FIELDS if name in header} if isinstance(header, dict) else {}
+    return header if isinstance(header, dict) else {}
 
 
 def _heading(record: TrainingRecord) -> str:
@@ -195,7 +200,8 @@ def _results(record: TrainingRecord) -> str:
     if isinstance(record.config, RetrieveConfig):
         note = "\n\nMeasured by brute force over the saved model's vectors"
         note += ", quantised as an index holds them." if not _is_dense(record.config) else "."
-        note += " The best checkpoint was chosen by this set, so expect less on others."
+        if record.config.dev is not None:
+            note += " The best checkpoint was chosen by this set, so expect less on others."
     return _section(title, _table(("measure", "value"), rows) + note)
 
 
@@ -219,8 +225,7 @@ def _limits(record: TrainingRecord, spec: EncodingSpec | None) -> str:
             lines.append("Every text goes through the model twice (echo), which doubles the cost.")
     if config.save == "adapter":
         lines.append("The directory holds an adapter only: its base model must be there, unchanged.")
-    licence = _inherited_licence(config.model)
-    if "license" not in licence:
+    if "license" not in _card_header(config.model):
         lines.append("Its licence is that of the base model and what the training data allow; check both.")
     return _section("Limits", "\n".join(f"- {line}" for line in lines)) if lines else ""
 

@@ -37,17 +37,20 @@ def plot_training(log: Sequence[Mapping[str, Any]], path: str | Path) -> Path | 
     # No pyplot: it would choose a window system and keep state in the process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = 1 if len(drawn) == 1 else 2
     rows = -(-len(drawn) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.1 * rows), layout="constrained", dpi=130)
+    figure = Figure(
+        figsize=(5.2 * columns, 3.1 * rows), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.08), dpi=130
+    )
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(rows, columns, number + 1) for number in range(len(drawn))]
     last = max(step for panel in drawn for points in panel.series.values() for step, _ in points)
     for axis, panel in zip(axes, drawn, strict=True):
         _draw(axis, panel, last)
     for axis in axes[-columns:]:
-        axis.set_xlabel("optimiser steps", color="#555555")
+        axis.set_xlabel("optimiser steps", color="#555555", fontsize=9)
     figure.savefig(str(path), metadata={"Software": None})
     return Path(path)
 
@@ -90,32 +93,30 @@ def _place(name: str) -> tuple[str, str] | None:
 
 
 def _draw(axis: Any, panel: Panel, last: float) -> None:
-    """Draw one chart."""
-    spare = iter(COLOURS[2:] + COLOURS[2:] + COLOURS[2:])
-    sides = {label: next((side for side in COLOUR_OF if label.startswith(side)), None) for label in panel.series}
-    for number, (label, points) in enumerate(panel.series.items()):
+    """Draw one chart; a side has the same colour in all of them."""
+    spare = iter(COLOURS if panel.unit == "measure" else COLOURS[2:])
+    for label, points in panel.series.items():
         steps, values = zip(*sorted(points), strict=True)
-        side = sides[label]
-        colour = COLOUR_OF[side] if side and panel.title != "Development set" else None
-        colour = colour or (COLOURS[number % len(COLOURS)] if panel.title == "Development set" else next(spare, "#999"))
-        few = len(points) <= 40
+        side = next((side for side in COLOUR_OF if label.startswith(side)), None)
         axis.plot(
-            steps, values, label=label, color=colour, linewidth=1.4,
-            marker="o" if few else None, markersize=2.8,
+            steps, values, label=label, color=COLOUR_OF[side] if side else next(spare, "#999999"), linewidth=1.4,
+            marker="o" if len(points) <= 40 else None, markersize=2.8,
             linestyle="--" if label.endswith(("development set", "held out")) or label.startswith("dead") else "-",
         )  # fmt: skip
     if _spans_decades(panel):
         axis.set_yscale("log")
-    elif panel.title != "Signs of collapse":
-        axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]) if panel.title != "Loss and its parts" else None)
+        highest = max(value for points in panel.series.values() for _, value in points)
+        axis.set_ylim(bottom=max(axis.get_ylim()[0], highest / 3e4))  # a ramp starts near 0
+    elif panel.unit == "terms a text":
+        axis.set_ylim(bottom=0)
     axis.set_xlim(0, last * 1.02 if last else 1)
     axis.set_title(panel.title, loc="left", fontsize=11, fontweight="bold")
-    axis.set_ylabel(panel.unit, color="#555555")
+    axis.set_ylabel(panel.unit, color="#555555", fontsize=9)
     axis.tick_params(colors="#555555", labelsize=8)
     axis.grid(axis="y", color="#e5e5e5", linewidth=0.7)
     axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    for edge in ("top", "right"):
+        axis.spines[edge].set_visible(False)
     axis.legend(frameon=False, fontsize=8, ncols=2 if len(panel.series) > 3 else 1)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from pyserini_llm_sparse.catalog import ModelReference, parse_encoder_name
 from pyserini_llm_sparse.checkpoint import replaced_folder, require_replaceable, save_checkpoint, save_model
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.spec import EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config import ModelConfig, RetrieveConfig
+from pyserini_llm_sparse.training.model import AdaptationModel, RetrievalModel, starting_checkpoint
 from pyserini_llm_sparse.training.model_card import CARD_FILE, model_card
 from pyserini_llm_sparse.training.provenance import TrainingRecord, write_record
 
@@ -24,9 +24,10 @@ def require_expressible(config: ModelConfig) -> None:
 
     Raises:
         UsageError: The output directory holds something else, or what is asked for has no form on disk.
+        LlmSparseError: With ``save: adapter``, the base model is not there; see `checkpoint.load_checkpoint`.
     """
     require_replaceable(config.output)
-    if config.save == "adapter" and (Path(_start(config).model) / "adapter_config.json").is_file():
+    if config.save == "adapter" and starting_checkpoint(config).base is not None:
         raise UsageError(
             f"save: adapter: {config.model} is an adapter itself: the result would be one over a model that is on no "
             "disk; set save: merged"
@@ -46,14 +47,14 @@ def require_expressible(config: ModelConfig) -> None:
         )
 
 
-def save_result(model: Any, tokenizer: Any, record: TrainingRecord) -> Path:
+def save_result(model: RetrievalModel, tokenizer: Any, record: TrainingRecord) -> Path:
     """Save a trained retriever as ``record.config.output``, whole or not at all.
 
     A sparse model becomes a checkpoint with its encoding spec, a dense one a sentence-transformers directory. To be
     called in one process with whole weights; with ``save: merged`` the adapter is merged into `model`.
 
     Args:
-        model: A `RetrievalModel`, not wrapped.
+        model: The trained model, not wrapped.
         tokenizer: As `Tokenization` takes it.
         record: What is known of the run; its config says what is saved where.
 
@@ -72,24 +73,23 @@ def save_result(model: Any, tokenizer: Any, record: TrainingRecord) -> Path:
         _save_dense(merged(model.backbone.model), tokenizer, model.spec, record, config)
         return config.output
     base = _base(config)
-    weights = model.query_weights if model.spec.query_encoder == "inference-free" else None
     save_checkpoint(
         config.output,
         model.backbone.model if base is not None else merged(model.backbone.model),
         tokenizer,
         model.spec,
-        weights,
+        model.learned_query_weights(),
         base=base,
         complete=lambda folder, spec: _complete(folder, record, spec),
     )
     return config.output
 
 
-def save_adaptation(model: Any, tokenizer: Any, record: TrainingRecord) -> Path:
+def save_adaptation(model: AdaptationModel, tokenizer: Any, record: TrainingRecord) -> Path:
     """Save an adapted language model as ``record.config.output``, whole or not at all; ``retrieve`` starts from it.
 
     Args:
-        model: The transformers causal language model, with or without a peft adapter, not wrapped.
+        model: The adapted model, not wrapped.
         tokenizer: As `Tokenization` takes it.
         record: What is known of the run.
 
@@ -102,7 +102,7 @@ def save_adaptation(model: Any, tokenizer: Any, record: TrainingRecord) -> Path:
     require_expressible(record.config)
     base = _base(record.config)
     with replaced_folder(record.config.output) as folder:
-        save_model(folder, model if base is not None else merged(model), base)
+        save_model(folder, model.backbone.model if base is not None else merged(model.backbone.model), base)
         TextTokenizer.from_any(tokenizer).save(folder)
         _complete(folder, record, None)
     return record.config.output
@@ -115,12 +115,7 @@ def merged(model: Any) -> Any:
 
 def start_name(config: ModelConfig) -> str:
     """Return the model that training started from: an absolute path, or a hub id."""
-    model = _start(config).model
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
-
-
-def _start(config: ModelConfig) -> ModelReference:
-    return parse_encoder_name(config.model)
+    return str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model
 
 
 def _base(config: ModelConfig) -> str | None:
