@@ -46,7 +46,7 @@ def next_token_loss(
         Two scalars, means over the targets; 0 where there is no target.
 
     Raises:
-        ValueError: the shapes do not fit together.
+        ValueError: the shapes do not fit together, or a target is no token of the vocabulary.
     """
     fits = hidden.dim() == 3 and head_weight.dim() == 2 and hidden.shape[2] == head_weight.shape[1]
     fits = fits and targets.shape == hidden.shape[:2] and (bias is None or bias.shape == head_weight.shape[:1])
@@ -55,6 +55,12 @@ def next_token_loss(
             f"next_token_loss: shapes do not fit: hidden {tuple(hidden.shape)}, head {tuple(head_weight.shape)}, "
             f"targets {tuple(targets.shape)}, bias {None if bias is None else tuple(bias.shape)}; give [batch, "
             "sequence, hidden], [vocabulary, hidden], [batch, sequence], [vocabulary]"
+        )
+    wrong = (targets != NOT_PREDICTED) & ((targets < 0) | (targets >= len(head_weight)))
+    if bool(wrong.any()):
+        raise ValueError(
+            f"next_token_loss: target {int(targets[wrong][0])}: not in the vocabulary of {len(head_weight)} tokens; "
+            f"give a token id, or {NOT_PREDICTED} where nothing is predicted"
         )
     losses: tuple[Tensor, Tensor] = _NextTokenLoss.apply(  # type: ignore[no-untyped-call]
         hidden, head_weight, bias, targets, sparse_weight != 0, _product_dtype(hidden, head_weight)
@@ -103,6 +109,12 @@ class _Head:
         for terms, positions in _blocks(len(self.rows), len(self.weight), self.weight.device):
             weight = self.weight[terms].to(self.dtype)
             yield terms, weight, (self._block(part, terms, weight) for part in positions)
+
+    def scattered(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """Put ``[predicting positions, hidden]`` where the positions stand in `shape`, 0 elsewhere."""
+        if len(rows) == shape[0] * shape[1]:
+            return rows.view(shape)
+        return rows.new_zeros(shape[0] * shape[1], shape[2]).index_copy_(0, self.rows, rows).view(shape)
 
     def _block(self, part: slice, terms: slice, weight: Tensor) -> tuple[slice, Tensor, Tensor, Tensor]:
         logits = (self.states[part] @ weight.T).to(_sum_dtype(self.dtype))
@@ -158,38 +170,36 @@ class _NextTokenLoss(torch.autograd.Function):
             scale = torch.maximum(to_first.abs(), to_second.abs()).clamp(min=torch.finfo(sums).tiny)
             first, second = to_first / scale, to_second / scale
             scale = scale / max(len(head.rows), 1)
-            to_states = torch.zeros(head.states.shape, dtype=sums, device=hidden.device)
+            to_hidden = torch.zeros_like(head.states, dtype=sums) if ctx.needs_input_grad[0] else None
             to_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-            to_bias = torch.empty_like(bias) if ctx.needs_input_grad[2] else None
+            to_bias = torch.zeros_like(bias, dtype=sums) if ctx.needs_input_grad[2] else None
             for terms, block_weight, parts in head.blocks():
-                block_gradient = torch.zeros(block_weight.shape, dtype=sums, device=hidden.device)
-                bias_gradient = torch.zeros(len(block_weight), dtype=sums, device=hidden.device)
+                to_block = torch.zeros(block_weight.shape, dtype=sums, device=hidden.device)
                 for part, logits, column, inside in parts:
-                    gradient = _gradient(
-                        logits,
-                        column,
-                        inside,
-                        logarithm[part],
-                        rectified[part] if ctx.with_sparse else None,
-                        first,
-                        second,
-                    )
+                    rectified_sum = rectified[part] if ctx.with_sparse else None
+                    gradient = _gradient(logits, column, inside, logarithm[part], rectified_sum, first, second)
                     if to_bias is not None:
-                        bias_gradient += gradient.sum(0)
+                        to_bias[terms] += gradient.sum(0)
                     gradient = gradient.to(ctx.dtype)
-                    if ctx.needs_input_grad[0]:
-                        to_states[part] += gradient @ block_weight
+                    if to_hidden is not None:
+                        _add_product(to_hidden[part], gradient, block_weight)
                     if to_weight is not None:
-                        block_gradient += gradient.T @ head.states[part]
+                        _add_product(to_block, gradient.T, head.states[part])
                 if to_weight is not None:
-                    to_weight[terms] = block_gradient * scale
-                if to_bias is not None:
-                    to_bias[terms] = bias_gradient * scale
-            to_hidden = None
-            if ctx.needs_input_grad[0]:
-                to_hidden = torch.zeros_like(hidden)
-                to_hidden.view(-1, hidden.shape[2])[head.rows] = (to_states * scale).to(hidden.dtype)
+                    to_weight[terms] = to_block.mul_(scale).to(weight.dtype)
+            if to_hidden is not None:
+                to_hidden = head.scattered(to_hidden.mul_(scale).to(hidden.dtype), hidden.shape)
+            if to_bias is not None:
+                to_bias = to_bias.mul_(scale).to(bias.dtype)
         return to_hidden, to_weight, to_bias, None, None, None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``left @ right`` to `total`, without a copy of the product where the types agree."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 def _gradient(

@@ -1,4 +1,4 @@
-"""Regularisers that make vectors sparse, as pure functions of a batch of term weights.
+"""Regularisers that make vectors sparse, as pure functions of a batch of term weights, which are never negative.
 
 All of them take the vectors of the whole batch, those of the other processes included: FLOPs is the square of a mean,
 so its value over part of a batch is larger than over all of it, and no average over processes makes up for that.
@@ -27,7 +27,7 @@ def ramp(step: int, ramp_steps: int) -> float:
 
 def l1(weights: Tensor) -> Tensor:
     """Return the mean over texts of the sum of a text's weights; `weights` is ``[texts, vocabulary]``."""
-    return weights.abs().sum(1).mean()
+    return weights.sum(1).mean()
 
 
 def flops(weights: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def flops(weights: Tensor) -> Tensor:
     It bounds the expected number of products that a query costs, hence the name: a term that many texts have costs more
     than its share. `weights` is ``[texts, vocabulary]``.
     """
-    return weights.abs().mean(0).square().sum()
+    return weights.mean(0).square().sum()
 
 
 def df_flops(
@@ -57,7 +57,7 @@ def df_flops(
     """
     share = (weights.detach() > 0).to(weights.dtype).mean(0)
     penalty = document_frequency_penalty(share, border, steepness)
-    return (penalty * weights.abs().mean(0)).square().sum()
+    return (penalty * weights.mean(0)).square().sum()
 
 
 def document_frequency_penalty(

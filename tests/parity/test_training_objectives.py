@@ -1,0 +1,402 @@
+"""The training objectives against their formulas in plain loops over float64, and against sentence-transformers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from pyserini_llm_sparse.training import regularisation  # noqa: E402
+from pyserini_llm_sparse.training.config import RetrieveConfig  # noqa: E402
+from pyserini_llm_sparse.training.objectives import RetrievalObjective, not_negatives  # noqa: E402
+from pyserini_llm_sparse.training.pruning import keep_top  # noqa: E402
+
+# --- the formulas, one number at a time -------------------------------------------------------------------------------
+
+
+def dot(query, document):
+    return sum(a * b for a, b in zip(query, document, strict=True))
+
+
+def softmax(scores):
+    total = sum(torch.exp(score) for score in scores)
+    return [torch.exp(score) / total for score in scores]
+
+
+def loop_info_nce(config, queries, documents, query_keys, document_keys):
+    each, total = len(documents) // len(queries), 0.0
+    for row, query in enumerate(queries):
+        relevant = {document_keys[other * each] for other, key in enumerate(query_keys) if key == query_keys[row]}
+        rivals = []
+        for column, document in enumerate(documents):
+            own = column // each == row
+            is_negative = document_keys[column] not in relevant and (own or config.in_batch_negatives)
+            if column == row * each or is_negative:
+                rivals.append(torch.exp(dot(query, document) / config.score_temperature))
+        total = total - torch.log(torch.exp(dot(query, documents[row * each]) / config.score_temperature) / sum(rivals))
+    return total / len(queries)
+
+
+def loop_distillation(config, queries, documents, teacher):
+    each, total, terms = len(documents) // len(queries), 0.0, 0
+    for row, query in enumerate(queries):
+        student = [dot(query, document) for document in documents[row * each : (row + 1) * each]]
+        if config.distillation == "margin-mse":
+            for negative in range(1, each):
+                margin = student[0] - student[negative]
+                total = total + (margin - (teacher[row][0] - teacher[row][negative])) ** 2
+                terms += 1
+        else:
+            expected = softmax([score / config.teacher_temperature for score in teacher[row]])
+            found = softmax([score / config.score_temperature for score in student])
+            total = total + sum(p * torch.log(p / q) for p, q in zip(expected, found, strict=True))
+            terms += 1
+    return total / terms
+
+
+def loop_regulariser(kind, vectors):
+    total = 0.0
+    for column in zip(*vectors, strict=True):
+        mean = sum(column) / len(vectors)
+        if kind == "l1":
+            total = total + mean
+        elif kind == "flops":
+            total = total + mean**2
+        else:
+            share = sum(bool(weight > 0) for weight in column) / len(vectors)
+            penalty = 1 / (1 + (share ** math.log(2, 0.1) - 1) ** 10) if share else 0.0
+            total = total + (penalty * mean) ** 2
+    return total
+
+
+def loop_top(kind, vector, terms):
+    if terms is None or terms >= len(vector):
+        return vector
+    ranked = sorted(range(len(vector)), key=lambda term: -float(vector[term].detach()))
+    if kind == "hard":
+        return [weight if term in ranked[:terms] else 0 * weight.detach() for term, weight in enumerate(vector)]
+    first_dropped = vector[ranked[terms]]
+    return [torch.relu(weight - first_dropped) for weight in vector]
+
+
+def loop_objective(config, queries, documents, query_keys, document_keys, teacher, ramp):
+    """The whole objective over tensors of float64, taken apart into numbers; differentiable."""
+    queries, documents = (
+        [loop_top(config.training_top_k_kind, list(vector), config.training_top_k) for vector in vectors]
+        for vectors in (queries, documents)
+    )
+    parts = {}
+    if config.uses_contrast:
+        contrast = loop_info_nce(config, queries, documents, query_keys.tolist(), document_keys.tolist())
+        parts["contrastive"] = config.contrastive_weight * contrast
+    if config.uses_teacher:
+        parts["distillation"] = config.distillation_weight * loop_distillation(config, queries, documents, teacher)
+    if config.query_regulariser_weight:
+        parts["query_regulariser"] = (
+            config.query_regulariser_weight * ramp * loop_regulariser(config.regulariser, queries)
+        )
+    if config.document_regulariser_weight:
+        parts["document_regulariser"] = (
+            config.document_regulariser_weight * ramp * loop_regulariser(config.regulariser, documents)
+        )
+    return sum(parts.values()), parts
+
+
+# --- examples ---------------------------------------------------------------------------------------------------------
+
+
+def run_file(**fields):
+    return RetrieveConfig(**{"output": "result", "model": "model", "train": ("train",), "negatives": 2, **fields})
+
+
+def vectors(count, dimensions, generator):
+    """Weights of which about 40 % are 0, no two others alike."""
+    weights = torch.rand(count, dimensions, generator=generator, dtype=torch.float64)
+    return torch.relu(weights - 0.4) * 2
+
+
+def batch(queries=4, negatives=2, dimensions=6, seed=0, texts=None):
+    """Vectors, keys and a teacher's scores; with few `texts`, documents and queries repeat."""
+    generator = torch.Generator().manual_seed(seed)
+    count = queries * (1 + negatives)
+    return {
+        "queries": vectors(queries, dimensions, generator),
+        "documents": vectors(count, dimensions, generator),
+        "query_keys": torch.randint(0, texts or 2**62, (queries,), generator=generator),
+        "document_keys": torch.randint(-(2**62), 2**62, (count,), generator=generator)
+        if texts is None
+        else torch.randint(0, texts, (count,), generator=generator),
+        "teacher_scores": torch.randn(queries, 1 + negatives, generator=generator, dtype=torch.float64) * 3,
+    }
+
+
+def with_gradient(given, dtype=torch.float64):
+    return {
+        name: given[name].detach().to(dtype).requires_grad_() if name in ("queries", "documents") else given[name]
+        for name in given
+    }
+
+
+def check(config, given, ramp=0.6, dtype=torch.float64, tolerance=1e-10):
+    """Hold value, parts and gradient of our objective against the loops."""
+    exact, ours = with_gradient(given), with_gradient(given, dtype)
+    expected, expected_parts = loop_objective(
+        config,
+        exact["queries"],
+        exact["documents"],
+        given["query_keys"],
+        given["document_keys"],
+        given["teacher_scores"],
+        ramp,
+    )
+    loss, parts = RetrievalObjective(config)(**ours, ramp=ramp)
+    close = {"atol": tolerance, "rtol": tolerance}
+    assert parts.keys() == expected_parts.keys()
+    torch.testing.assert_close(loss.double(), torch.as_tensor(expected, dtype=torch.float64), **close)
+    for name, part in parts.items():
+        assert not part.requires_grad
+        torch.testing.assert_close(part.double(), torch.as_tensor(expected_parts[name]).detach().double(), **close)
+    torch.testing.assert_close(sum(parts.values()), loss.detach())
+    expected_gradients = torch.autograd.grad(expected, (exact["queries"], exact["documents"]))
+    found_gradients = torch.autograd.grad(loss, (ours["queries"], ours["documents"]))
+    for found, reference in zip(found_gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(found.double(), reference, **close)
+
+
+PRECISIONS = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+RANKING = {
+    "in-batch": {},
+    "own negatives only": {"in_batch_negatives": False},
+    "low temperature": {"temperature": 0.3},
+    "margin-mse": {"objective": "distillation", "distillation": "margin-mse"},
+    "kl": {"objective": "distillation", "temperature": 0.7, "teacher_temperature": 2.0},
+    "contrastive + kl": {
+        "objective": "contrastive+distillation",
+        "contrastive_weight": 0.3,
+        "distillation_weight": 2.0,
+        "temperature": 1.5,
+    },
+    "own negatives + margin-mse": {
+        "objective": "contrastive+distillation",
+        "distillation": "margin-mse",
+        "in_batch_negatives": False,
+    },
+    "dense": {"representation": "dense", "objective": "contrastive+distillation", "temperature": 0.5},
+}
+
+
+# --- the objectives ---------------------------------------------------------------------------------------------------
+
+
+@PRECISIONS
+@pytest.mark.parametrize("ranking", sorted(RANKING))
+def test_ranking_losses_equal_their_formulas(ranking, dtype, tolerance):
+    config = run_file(**RANKING[ranking])
+    check(config, batch(), dtype=dtype, tolerance=tolerance)
+    check(config, batch(texts=4, seed=1), dtype=dtype, tolerance=tolerance)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("regulariser", ["flops", "l1", "df-flops"])
+@pytest.mark.parametrize(("terms", "kind"), [(None, "hard"), (2, "hard"), (2, "soft"), (50, "soft")])
+def test_regularisers_and_pruning_equal_their_formulas(regulariser, terms, kind, dtype, tolerance):
+    config = run_file(
+        regulariser=regulariser,
+        query_regulariser_weight=0.3,
+        document_regulariser_weight=0.7,
+        training_top_k=terms,
+        training_top_k_kind=kind,
+    )
+    check(config, batch(dimensions=9), dtype=dtype, tolerance=tolerance)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    queries=st.integers(1, 4),
+    negatives=st.integers(0, 3),
+    dimensions=st.integers(1, 6),
+    texts=st.sampled_from([None, 2, 5]),
+    objective=st.sampled_from(["contrastive", "distillation", "contrastive+distillation"]),
+    distillation=st.sampled_from(["kl", "margin-mse"]),
+    in_batch=st.booleans(),
+    regulariser=st.sampled_from(["flops", "l1", "df-flops"]),
+    ramp=st.sampled_from([0.0, 0.25, 1.0]),
+    seed=st.integers(0, 10_000),
+)
+def test_any_shape_gives_the_formula(
+    queries, negatives, dimensions, texts, objective, distillation, in_batch, regulariser, ramp, seed
+):
+    fields = {"objective": objective, "distillation": distillation, "in_batch_negatives": in_batch}
+    if not negatives:
+        fields = {"objective": "contrastive"}
+    config = run_file(
+        negatives=negatives,
+        regulariser=regulariser,
+        query_regulariser_weight=0.1,
+        document_regulariser_weight=0.2,
+        **fields,
+    )
+    check(config, batch(queries, negatives, dimensions, seed, texts), ramp=ramp)
+
+
+def test_a_document_equal_to_the_positive_is_no_negative():
+    given = with_gradient(batch(queries=2, negatives=1))
+    given["document_keys"] = torch.tensor([7, 1, 2, 7])  # the second query's negative is the first one's positive
+    loss, _ = RetrievalObjective(run_file(negatives=1))(**given, ramp=0.0)
+    given["queries"].retain_grad()
+    loss.backward()
+    others = given["documents"].detach()[[0, 1, 2]]
+    scores = given["queries"].detach()[0] @ others.T
+    expected = scores.softmax(0) @ others - others[0]
+    torch.testing.assert_close(given["queries"].grad[0], expected / 2)
+
+
+def test_the_positives_of_one_query_in_two_rows_do_not_push_each_other_away():
+    found = not_negatives(torch.tensor([5, 5, 6]), torch.tensor([10, 11, 20, 21, 30, 20]))
+    assert found.tolist() == [
+        [False, False, True, False, False, True],  # 20 is a positive of the same query, wherever it stands
+        [True, False, False, False, False, True],
+        [False, False, False, False, False, False],
+    ]
+
+
+def test_a_query_without_any_negative_left_costs_nothing():
+    given = with_gradient(batch(queries=2, negatives=0))
+    given["document_keys"] = torch.tensor([3, 3])
+    loss, _ = RetrievalObjective(run_file(negatives=0))(**given, ramp=0.0)
+    loss.backward()
+    assert loss.item() == 0
+    assert given["queries"].grad.eq(0).all()
+
+
+def test_scores_are_full_precision_under_autocast():
+    given = with_gradient(batch(dimensions=300), torch.float32)
+    objective = RetrievalObjective(run_file(objective="contrastive+distillation"))
+    expected = objective(**given, ramp=1.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = objective(**given, ramp=1.0)
+    assert found[0].item() == expected[0].item()
+
+
+def test_two_parts_of_a_batch_make_up_the_gradient_of_the_whole():
+    """What processes do: each has the global loss; its own rows' gradients, put together, are those of one process."""
+    given = with_gradient(batch(queries=4))
+    objective = RetrievalObjective(run_file(query_regulariser_weight=1.0, document_regulariser_weight=1.0))
+    whole = torch.autograd.grad(objective(**given, ramp=1.0)[0], (given["queries"], given["documents"]))
+    for rank in range(2):
+        mine = {name: given[name].detach().chunk(2)[rank].requires_grad_() for name in ("queries", "documents")}
+        gathered = dict(given)
+        for name, part in mine.items():
+            parts = list(given[name].detach().chunk(2))
+            parts[rank] = part
+            gathered[name] = torch.cat(parts)
+        loss, _ = objective(**gathered, ramp=1.0)
+        for found, expected in zip(torch.autograd.grad(loss, list(mine.values())), whole, strict=True):
+            torch.testing.assert_close(found, expected.chunk(2)[rank])
+
+
+@pytest.mark.parametrize("missing", ["document", "key", "teacher"])
+def test_a_batch_that_does_not_fit_is_refused(missing):
+    given = batch()
+    if missing == "document":
+        given["documents"] = given["documents"][1:]
+    elif missing == "key":
+        given["document_keys"] = given["document_keys"][1:]
+    else:
+        given["teacher_scores"] = None
+    with pytest.raises(ValueError, match=r"objective: shapes do not fit: queries \(4, 6\)"):
+        RetrievalObjective(run_file(objective="contrastive+distillation"))(**given, ramp=1.0)
+
+
+# --- regularisers and pruning by themselves ---------------------------------------------------------------------------
+
+
+def test_the_ramp_is_quadratic_and_ends_at_one():
+    ramp = [regularisation.ramp(step, 10) for step in (0, 1, 5, 10, 1000)]
+    assert ramp == pytest.approx([0, 0.01, 0.25, 1, 1])
+    assert regularisation.ramp(0, 0) == 1
+
+
+def test_the_penalty_of_a_document_frequency_is_a_half_at_the_border():
+    shares = torch.tensor([0.0, 0.01, 0.1, 0.5, 1.0], dtype=torch.float64)
+    penalty = regularisation.document_frequency_penalty(shares)
+    torch.testing.assert_close(penalty[[0, 2, 4]], torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
+    assert penalty[1] < 1e-4
+    assert penalty[3] > 0.999
+
+
+def test_df_flops_falls_on_frequent_terms_only():
+    weights = torch.zeros(100, 3, dtype=torch.float64)
+    weights[:, 0] = 0.02  # in all documents
+    weights[:2, 1] = 1.0  # in two of a hundred, the same mean weight
+    weights.requires_grad_()
+    regularisation.df_flops(weights).backward()
+    torch.testing.assert_close(weights.grad[0, 0], torch.tensor(2 * 0.02 / 100, dtype=torch.float64))
+    assert weights.grad[0, 1] < 1e-5 * weights.grad[0, 0]
+
+
+def test_flops_of_halves_is_more_than_that_of_the_whole():
+    """Why it is taken over all processes' vectors: local values are larger, and more so the smaller the parts."""
+    weights = vectors(64, 50, torch.Generator().manual_seed(0)) * (torch.rand(64, 50) < 0.2)
+    halves = sum(regularisation.flops(half) for half in weights.chunk(2)) / 2
+    quarters = sum(regularisation.flops(part) for part in weights.chunk(4)) / 4
+    assert regularisation.flops(weights) < halves < quarters
+
+
+def test_hard_pruning_keeps_the_largest_and_their_gradient_only():
+    weights = torch.tensor([[0.5, 3.0, 0.0, 2.0], [1.0, 1.0, 1.0, 1.0]], requires_grad=True)
+    kept = keep_top(weights, 2)
+    assert kept[0].tolist() == [0, 3, 0, 2]
+    assert (kept > 0).sum(1).tolist() == [2, 2]
+    kept.sum().backward()
+    assert torch.equal(weights.grad, (kept > 0).float())
+
+
+def test_soft_pruning_is_continuous_where_terms_change_places():
+    below, above = (keep_top(torch.tensor([[1.0, 2.0 + step, 2.0]]), 1, "soft") for step in (-1e-6, 1e-6))
+    torch.testing.assert_close(below, above, atol=1e-5, rtol=0)
+    hard = [keep_top(torch.tensor([[1.0, 2.0 + step, 2.0]]), 1) for step in (-1e-6, 1e-6)]
+    assert (hard[0] - hard[1]).abs().max() > 1
+
+
+# --- sentence-transformers as a second oracle -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def losses():
+    """The losses of sentence-transformers; they take vectors, so no model is needed."""
+    return pytest.importorskip(
+        "sentence_transformers.sparse_encoder.losses", reason="sentence-transformers is not installed: no second oracle"
+    )
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "margin-mse", "kl", "flops"])
+def test_equals_sentence_transformers(losses, kind):
+    given = with_gradient(batch(queries=5, negatives=3, dimensions=20))
+    queries, documents = given["queries"], given["documents"]
+    columns = [queries, *documents.view(5, 4, -1).unbind(1)]
+    if kind == "contrastive":
+        config = run_file(negatives=3, temperature=0.5)
+        theirs = losses.SparseMultipleNegativesRankingLoss(None, scale=2.0).compute_loss_from_embeddings(columns, None)
+    elif kind == "margin-mse":
+        config = run_file(negatives=3, objective="distillation", distillation="margin-mse")
+        theirs = losses.SparseMarginMSELoss(None).compute_loss_from_embeddings(columns, given["teacher_scores"])
+    elif kind == "kl":
+        config = run_file(negatives=3, objective="distillation", temperature=0.5, teacher_temperature=3.0)
+        loss = losses.SparseDistillKLDivLoss(None, student_temperature=0.5, teacher_temperature=3.0)
+        theirs = loss.compute_loss_from_embeddings(columns, given["teacher_scores"]) / 0.5**2  # their factor T^2
+    else:
+        config = run_file(negatives=3, query_regulariser_weight=0.1, document_regulariser_weight=0.2)
+        loss = losses.FlopsLoss(None)
+        theirs = 0.1 * loss.compute_loss_from_embeddings(queries) + 0.2 * loss.compute_loss_from_embeddings(documents)
+        contrastive = losses.SparseMultipleNegativesRankingLoss(None).compute_loss_from_embeddings(columns, None)
+        theirs = theirs + contrastive
+    ours, _ = RetrievalObjective(config)(**given, ramp=1.0)
+    torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+    found, expected = (torch.autograd.grad(loss, (queries, documents)) for loss in (ours, theirs))
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
