@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +59,31 @@ def index(
         RunError: The indexer failed, or documents are missing from the index.
     """
     encoded, empty = _encoded_ids(Path(vectors))
+    arguments = [
+        "--collection", "JsonVectorCollection", "--input", str(vectors), "--index", str(index),
+        "--threads", str(threads), "--impact", "--pretokenized",
+        *(["--storeRaw"] if store_raw else []), *(["--storeDocvectors"] if store_vectors else []),
+    ]  # fmt: skip
+    run_indexer(arguments, index, log)
+    with LuceneIndex(index) as opened:
+        indexed = _require_same_documents(opened, encoded, empty)
+    return IndexReport(encoded=indexed + len(empty), empty=len(empty), indexed=indexed)
+
+
+def run_indexer(arguments: Sequence[str], index: str | Path, log: str | Path | None) -> None:
+    """Run ``pyserini.index.lucene`` in a process of its own.
+
+    Args:
+        arguments: Its arguments, but for the generator.
+        index: The index directory, for the message.
+        log: File for what it prints; None to drop it unless it fails.
+
+    Raises:
+        RunError: It failed.
+    """
     command = [
         sys.executable, "-m", "pyserini_llm_sparse.pyserini", "pyserini.index.lucene",
-        "--collection", "JsonVectorCollection", "--generator", "DefaultLuceneDocumentGenerator",
-        "--input", str(vectors), "--index", str(index), "--threads", str(threads), "--impact", "--pretokenized",
-        *(["--storeRaw"] if store_raw else []), *(["--storeDocvectors"] if store_vectors else []),
+        "--generator", "DefaultLuceneDocumentGenerator", *arguments,
     ]  # fmt: skip
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=_environment()
@@ -72,9 +93,6 @@ def index(
     if done.returncode != 0:
         last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "no output")
         raise RunError(f"{index}: pyserini.index.lucene ended with exit code {done.returncode}: {last.strip()}")
-    with LuceneIndex(index) as opened:
-        indexed = _require_same_documents(opened, encoded, empty)
-    return IndexReport(encoded=indexed + len(empty), empty=len(empty), indexed=indexed)
 
 
 def _environment() -> dict[str, str]:

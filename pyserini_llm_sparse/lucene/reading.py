@@ -50,7 +50,7 @@ class LuceneIndex:
         self.path = Path(index)
         if not any(self.path.glob("segments_*")):
             raise ResourceError(f"{index}: no Lucene index there; make one with `python -m pyserini_llm_sparse index`")
-        self._java = _java_classes()
+        self._java = java_classes()
         self._java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAXIMUM_QUERY_TERMS)
         self._searcher = self._java("io.anserini.search.SimpleImpactSearcher")(str(self.path))
         self._reader = self._searcher.reader
@@ -156,7 +156,7 @@ class LuceneIndex:
         return [Hit(hit.docid, hit.score) for hit in found or ()]
 
 
-def _java_classes() -> Callable[[str], Any]:
+def java_classes() -> Callable[[str], Any]:
     """The function that gives a Java class by its name, with the JVM running as Pyserini starts it."""
     jdk.use_jdk()
     from pyserini_llm_sparse.plugin import register

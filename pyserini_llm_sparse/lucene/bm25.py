@@ -1,0 +1,88 @@
+"""BM25 over texts: an index of documents made by Pyserini's indexer, and many queries searched in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pyserini_llm_sparse.errors import ResourceError, RunError
+from pyserini_llm_sparse.lucene.building import run_indexer
+from pyserini_llm_sparse.lucene.reading import MAXIMUM_QUERY_TERMS, Hit, java_classes
+
+K1 = 0.9  # Anserini's defaults, the field's baseline
+B = 0.4
+
+
+def index_texts(
+    documents: str | Path,
+    index: str | Path,
+    *,
+    threads: int = 1,
+    log: str | Path | None = None,
+    count: int | None = None,
+) -> None:
+    """Run Pyserini's indexer over a folder of JSON lines with ``id`` and ``contents``, under its default analyzer.
+
+    Args:
+        documents: Folder of JSONL files; every file in it is read.
+        index: The index directory, replaced if it is an index.
+        threads: Indexing threads.
+        log: File for what the indexer prints; None to drop it unless it fails.
+        count: Number of documents that must be in the index; None not to check.
+
+    Raises:
+        RunError: The indexer failed, or documents are missing from the index.
+    """
+    arguments = [
+        "--collection", "JsonCollection", "--input", str(documents), "--index", str(index), "--threads", str(threads),
+    ]  # fmt: skip
+    run_indexer(arguments, index, log)
+    if count is None:
+        return
+    with BM25Index(index) as opened:
+        if len(opened) != count:
+            raise RunError(f"{index}: holds {len(opened)} of {count} documents; index them again")
+
+
+class BM25Index:
+    """An index of texts opened for searching with BM25, through Anserini's own searcher."""
+
+    def __init__(self, index: str | Path, k1: float = K1, b: float = B) -> None:
+        """Open an index.
+
+        Raises:
+            ResourceError: There is no index in that place.
+            PrerequisiteError: There is no fit Java.
+        """
+        self.path = Path(index)
+        if not any(self.path.glob("segments_*")):
+            raise ResourceError(f"{index}: no Lucene index there; index the documents first")
+        self._java = java_classes()
+        self._java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAXIMUM_QUERY_TERMS)
+        self._searcher = self._java("io.anserini.search.SimpleSearcher")(str(self.path))
+        self._searcher.set_bm25(k1, b)
+
+    def __enter__(self) -> BM25Index:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the index."""
+        self._searcher.close()
+
+    def __len__(self) -> int:
+        return int(self._searcher.get_total_num_docs())
+
+    def search_batch(self, queries: Mapping[str, str], k: int = 1000, threads: int = 1) -> dict[str, list[Hit]]:
+        """Return the best ``k`` documents for each query by its id, best first, searched in threads.
+
+        Equal scores are ordered by document id. A query of which the analyzer leaves nothing finds nothing.
+        """
+        texts, names = self._java("java.util.ArrayList")(), self._java("java.util.ArrayList")()
+        for name, text in queries.items():
+            texts.add(text)
+            names.add(name)
+        found = self._searcher.batch_search(texts, names, k, threads)
+        return {name: [Hit(hit.docid, hit.score) for hit in found.get(name) or ()] for name in queries}
