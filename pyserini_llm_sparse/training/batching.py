@@ -1,0 +1,259 @@
+"""Training examples as batches: which positive and negatives are drawn, as token ids, with the keys of their texts."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from pyserini_llm_sparse.errors import DataError
+from pyserini_llm_sparse.spec import Side
+from pyserini_llm_sparse.tokenization import Batch, Tokenization
+from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.training.examples import Example
+from pyserini_llm_sparse.training.sampling import DistinctSampler, EpochDataset
+from pyserini_llm_sparse.training.sources import parts, read_examples
+
+SHUFFLE_BUFFER = 4096
+
+
+class EpochExample(NamedTuple):
+    """An example in an epoch, which decides what is drawn of it."""
+
+    example: Example
+    epoch: int
+
+
+class Group(NamedTuple):
+    """What is drawn of an example: a positive, then negatives, and a teacher's scores of them (or none)."""
+
+    documents: list[str]
+    scores: list[float]
+
+
+class ExampleDataset(EpochDataset[EpochExample]):
+    """Examples in memory; equal documents are held once."""
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        """Hold all examples.
+
+        Raises:
+            DataError: There are none.
+        """
+        known: dict[str, str] = {}
+        self.examples = [_sharing(example, known) for example in examples]
+        if not self.examples:
+            raise DataError("train: no training examples: the sources hold none; check the paths")
+
+    @classmethod
+    def from_sources(cls, sources: Sequence[str]) -> ExampleDataset:
+        """Read the examples of some sources, in their order.
+
+        Raises:
+            LlmSparseError: As `sources.read_examples`.
+        """
+        return cls(example for source in sources for example in read_examples(source))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> EpochExample:
+        epoch, number = self.place(index)
+        return EpochExample(self.examples[number], epoch)
+
+    def sampler(self, seed: int, block: int) -> DistinctSampler:
+        """Return the sampler that keeps equal queries and equal positives out of a block of examples.
+
+        Args:
+            seed: Seed of the order.
+            block: Examples that meet in a step: batch size per device x processes x accumulation steps.
+        """
+        keys = [tuple(map(text_key, (example.query, *example.positives))) for example in self.examples]
+        return DistinctSampler(self, seed, block, keys)
+
+
+class StreamedExamples(IterableDataset[EpochExample]):
+    """Examples read while training goes on, mixed from all files and shuffled in a buffer; the same in each process.
+
+    Files take turns by chance, as often as their sizes say, so that they end at about the same time. Each process must
+    read the whole stream and take its share of it: accelerate does so with ``dispatch_batches: false``.
+    """
+
+    def __init__(self, sources: Sequence[str], seed: int, buffer: int = SHUFFLE_BUFFER) -> None:
+        """Prepare the stream.
+
+        Args:
+            sources: What `sources.read_examples` takes.
+            seed: Seed of the order.
+            buffer: Examples of which the next one is drawn.
+
+        Raises:
+            LlmSparseError: A source is not there.
+        """
+        self.parts = [part for source in sources for part in parts(source)]
+        self.seed, self.buffer, self.epoch = seed, max(1, buffer), 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, from 0, of the next pass over the stream."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[EpochExample]:
+        worker = get_worker_info()
+        step, offset = (worker.num_workers, worker.id) if worker else (1, 0)
+        for number, example in enumerate(self._shuffled()):
+            if number % step == offset:
+                yield EpochExample(example, self.epoch)
+
+    def _shuffled(self) -> Iterator[Example]:
+        chance = random.Random(f"{self.seed} {self.epoch}")
+        buffer: list[Example] = []
+        for example in self._mixed(chance):
+            if len(buffer) < self.buffer:
+                buffer.append(example)
+                continue
+            place = chance.randrange(len(buffer))
+            yield buffer[place]
+            buffer[place] = example
+        chance.shuffle(buffer)
+        yield from buffer
+
+    def _mixed(self, chance: random.Random) -> Iterator[Example]:
+        sizes = {part: Path(part).stat().st_size for part in self.parts if Path(part).is_file()}
+        average = sum(sizes.values()) / len(sizes) if sizes else 1.0
+        weights = [float(max(1, sizes.get(part, average))) for part in self.parts]
+        streams = [read_examples(part) for part in self.parts]
+        while streams:
+            place = chance.choices(range(len(streams)), weights)[0]
+            example = next(streams[place], None)
+            if example is None:
+                del streams[place], weights[place]
+            else:
+                yield example
+
+
+class RetrievalCollator:
+    """Makes a batch of examples; see `__call__` for its tensors."""
+
+    def __init__(self, tokenization: Tokenization, config: RetrieveConfig) -> None:
+        """Prepare for a run.
+
+        Args:
+            tokenization: Tokenises under the spec that is trained.
+            config: Says how many negatives an example has, whether a teacher's scores are needed, and the seed.
+        """
+        self.tokenization, self.config, self.epoch = tokenization, config, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of examples that do not bring their own, as those of the datasets here do."""
+        self.epoch = epoch
+
+    def __call__(self, examples: Sequence[Example | EpochExample]) -> dict[str, Tensor]:
+        """Draw documents for each example and tokenise all texts, padded on the right.
+
+        With B examples and n negatives each, the documents of example i are the rows ``i * (1 + n)`` to
+        ``(i + 1) * (1 + n) - 1``, its positive first.
+
+        Returns:
+            ``query_input_ids``, ``query_attention_mask``, ``query_pool_mask``: int64 ``[B, query length]``;
+            ``document_input_ids``, ``document_attention_mask``, ``document_pool_mask``: int64 ``[B * (1 + n), document
+            length]``; ``query_keys``: int64 ``[B]`` and ``document_keys``: int64 ``[B * (1 + n)]``, equal where texts
+            are; for objectives with a teacher ``teacher_scores``: float32 ``[B, 1 + n]``.
+
+        Raises:
+            DataError: An example has no negative where one is needed, or no scores, or a text gives no token.
+        """
+        drawn = [each if isinstance(each, EpochExample) else EpochExample(each, self.epoch) for each in examples]
+        groups = [self.group(example, epoch) for example, epoch in drawn]
+        sources = [example for example, _ in drawn]
+        queries = [example.query for example in sources]
+        documents = [text for group in groups for text in group.documents]
+        owners = [example for example in sources for _ in range(1 + self.config.negatives)]
+        batch = {
+            **_named("query", self._tokenised(queries, "query", sources)),
+            **_named("document", self._tokenised(documents, "document", owners)),
+            "query_keys": torch.tensor([text_key(text) for text in queries], dtype=torch.long),
+            "document_keys": torch.tensor([text_key(text) for text in documents], dtype=torch.long),
+        }
+        if self.config.uses_teacher:
+            batch["teacher_scores"] = torch.tensor([group.scores for group in groups], dtype=torch.float32)
+        return batch
+
+    def group(self, example: Example, epoch: int) -> Group:
+        """Draw the documents of an example for an epoch, by the run's seed and the example's own texts.
+
+        Positives take turns from epoch to epoch. So do negatives: each epoch continues where the one before stopped in
+        a shuffled circle of them, so that all are used before one comes again; with fewer than are wanted, some stand
+        in a group more than once.
+
+        Raises:
+            DataError: It has no negative where one is needed, or no teacher's scores.
+        """
+        count = self.config.negatives
+        if count and not example.negatives:
+            raise DataError(
+                f"{example.where}: no negatives: the run draws {count} for each query; mine them with `train mine`, or "
+                "set negatives: 0"
+            )
+        if self.config.uses_teacher:
+            missing = not example.positive_scores or (count and not example.negative_scores)
+            if missing:
+                raise DataError(
+                    f"{example.where}: no teacher scores: objective {self.config.objective} learns from them; make "
+                    "them with `train score`, or set objective: contrastive"
+                )
+        chance = random.Random(f"{self.config.seed} {text_key(example.query)} {text_key(example.positives[0])}")
+        positive = _circle(len(example.positives), chance)[epoch % len(example.positives)]
+        circle = _circle(len(example.negatives), chance) if count else []
+        negatives = [circle[(epoch * count + step) % len(circle)] for step in range(count)]
+        scores: list[float] = []
+        if self.config.uses_teacher:
+            scores = [example.positive_scores[positive], *(example.negative_scores[place] for place in negatives)]
+        return Group([example.positives[positive], *(example.negatives[place] for place in negatives)], scores)
+
+    def _tokenised(self, texts: list[str], side: Side, owners: Sequence[Example]) -> Batch:
+        tokenised = self.tokenization.token_ids(texts, side)
+        for text, ids, example in zip(texts, tokenised, owners, strict=True):
+            if not ids.ids:
+                raise DataError(
+                    f"{example.where}: a {side} without tokens: the tokenizer makes none of {text[:60]!r}; correct or "
+                    "remove the line"
+                )
+        return self.tokenization.batch(tokenised)
+
+
+def text_key(text: str) -> int:
+    """Return a 63-bit hash of a text: the same in each process and run."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _named(side: str, batch: Batch) -> dict[str, Tensor]:
+    return {
+        f"{side}_input_ids": batch.input_ids,
+        f"{side}_attention_mask": batch.attention_mask,
+        f"{side}_pool_mask": batch.pool_mask,
+    }
+
+
+def _circle(number: int, chance: random.Random) -> list[int]:
+    places = list(range(number))
+    chance.shuffle(places)
+    return places
+
+
+def _sharing(example: Example, known: dict[str, str]) -> Example:
+    """Return an example whose documents are the objects of equal ones before it."""
+    if not example.negatives:
+        return example
+    return replace(
+        example,
+        positives=tuple(known.setdefault(text, text) for text in example.positives),
+        negatives=tuple(known.setdefault(text, text) for text in example.negatives),
+    )
