@@ -7,8 +7,9 @@ versions, and clearing the flag of each module instead, silently give other vect
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Backbone:
     """A causal language model that gives hidden states, and the weights of its output layer.
 
     Attributes:
-        model: The transformers model, the adapter merged into it.
+        model: The transformers model, an adapter merged into it; in training, peft's model around it.
         attention: ``causal`` (echo, too, is causal) or ``bidirectional``.
     """
 
@@ -49,6 +50,11 @@ class Backbone:
     def head_bias(self) -> Tensor | None:
         """The output layer's bias ``[vocabulary]``; None for all families that we know."""
         return getattr(self.model.get_output_embeddings(), "bias", None)
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """Whether the input embedding is the output embedding."""
+        return self.model.get_input_embeddings().weight is self.head_weight
 
     @property
     def vocabulary_size(self) -> int:
@@ -71,7 +77,9 @@ class Backbone:
             attention_mask: ``[batch, length]``, 1 for tokens and 0 for padding.
         """
         positions = (attention_mask.long().cumsum(-1) - 1).clamp_(min=0)
-        states: Tensor = self.model.base_model(
+        # peft's own `base_model` would compute logits.
+        model = _without_adapter(self.model)
+        states: Tensor = model.base_model(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
         ).last_hidden_state
         return states
@@ -124,6 +132,98 @@ def load_backbone(
             f"mask: {_one_line(error)}; {_remedy(error)}"
         ) from error
     return backbone
+
+
+def load_trainable_backbone(
+    path: str | Path,
+    *,
+    attention: Attention,
+    dtype: str = "float32",
+    base: str | Path | None = None,
+    trust_remote_code: bool = False,
+    attention_implementation: str | None = None,
+) -> Backbone:
+    """Load a causal language model for training: on the CPU, all weights trainable.
+
+    Args:
+        path: Directory of a model, or of a peft adapter, which is merged.
+        attention: The attention variant of the encoding spec.
+        dtype: Type of the weights.
+        base: Directory of the model that the adapter belongs to.
+        trust_remote_code: Whether code that comes with the model may run.
+        attention_implementation: One of transformers' names; by default its choice.
+
+    Raises:
+        LlmSparseError: As `load_backbone` says.
+    """
+    require_transformers()
+    model = _load_model(Path(base or path), attention, DTYPES[dtype], trust_remote_code, attention_implementation)
+    if base is not None:
+        model = _merge_adapter(model, Path(path))
+    backbone = Backbone(model.eval(), attention)
+    if _is_whole(model) and not str(attention_implementation).startswith("flash"):  # flash attention needs a GPU
+        probe(backbone)
+    model.requires_grad_(True)
+    return backbone
+
+
+def freeze_head(backbone: Backbone) -> None:
+    """Exclude the output layer from training; where it is tied to the input embedding, that one, too."""
+    backbone.model.get_output_embeddings().requires_grad_(False)
+
+
+def with_adapter(
+    backbone: Backbone, *, rank: int, alpha: float, dropout: float, targets: Sequence[str], trains_head: bool
+) -> Backbone:
+    """Put a new LoRA adapter into a backbone: it alone is trained, and the head if that is wanted.
+
+    Raises:
+        PrerequisiteError: peft is not installed.
+        UsageError: The model has no module of these names.
+    """
+    try:
+        from peft import LoraConfig, TaskType, get_peft_model
+    except ImportError as error:
+        raise PrerequisiteError("lora_rank: peft is not installed; pip install peft") from error
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # need not be whole
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        task_type=TaskType.CAUSAL_LM,
+    )
+    try:
+        with warnings.catch_warnings():
+            # peft asks transformers for attributes that were renamed
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted: Any = get_peft_model(backbone.model, settings)
+    except ValueError as error:
+        raise UsageError(f"lora_targets: {_one_line(error)}; name modules of the model") from error
+    result = Backbone(adapted, backbone.attention)
+    if trains_head:
+        result.model.get_output_embeddings().requires_grad_(True)
+    return result
+
+
+def checkpoint_activations(backbone: Backbone, **settings: Any) -> None:
+    """Recompute activations in the backward pass rather than keep them; `settings` are transformers' own."""
+    model = _without_adapter(backbone.model)
+    # With frozen embeddings nothing that enters the first layer has a gradient, and reentrant checkpointing has none.
+    model.enable_input_require_grads()
+    name = "activation_checkpointing_enable" if hasattr(model, "activation_checkpointing_enable") else None
+    getattr(model, name or "gradient_checkpointing_enable")(**settings)  # the name before transformers 5.23
+
+
+def _without_adapter(model: Any) -> Any:
+    """Return transformers' model, from peft's model around it where there is one; the adapter's layers stay in it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _is_whole(model: PreTrainedModel) -> bool:
+    """Tell whether this process holds the weights: FSDP and ZeRO-3 may load them elsewhere, or in parts."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and os.environ.get("LOCAL_RANK", "0") != "0":
+        return os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "").lower() not in ("1", "true")
+    return all(parameter.numel() and not parameter.is_meta for parameter in model.parameters())
 
 
 def require_transformers() -> None:
@@ -192,7 +292,13 @@ def probe(backbone: Backbone) -> None:
         )
 
 
-def _load_model(path: Path, attention: Attention, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+def _load_model(
+    path: Path,
+    attention: Attention,
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+    attention_implementation: str | None = None,
+) -> PreTrainedModel:
     """Load the model of a directory, all of its weights or none."""
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -204,6 +310,7 @@ def _load_model(path: Path, attention: Attention, dtype: torch.dtype, trust_remo
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
+                attn_implementation=attention_implementation,
                 output_loading_info=True,
             )
             model: PreTrainedModel = pair[0]
