@@ -1,6 +1,6 @@
 """Makes the embedded model from the training text alone: tokenizer, start, adaptation, training, checkpoint.
 
-    python examples/embedded_model/teacher.py --data DATA --output RUN --minutes 30        # optional, a sentence encoder
+    python examples/embedded_model/teacher.py --data DATA --output RUN --minutes 30  # optional, a sentence encoder
     python examples/embedded_model/train_default.py --data DATA --output RUN --minutes 60
 
 The checkpoint is written to RUN/model; ``--resume`` continues a run that was stopped.
