@@ -46,7 +46,7 @@ class EpochSampler(Sampler[int]):
     """Gives out each example of a dataset once an epoch, in an order that seed and epoch decide."""
 
     def __init__(self, dataset: EpochDataset[Item], seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
+        self.dataset, self.seed = dataset, seed % 2**63  # numpy takes no negative ones
 
     def __len__(self) -> int:
         return len(self.dataset)
