@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyserini_llm_sparse.checkpoint import Checkpoint
 from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.spec import EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
 from pyserini_llm_sparse.tokenization import Tokenization
 from pyserini_llm_sparse.training.config import AdaptConfig
-from pyserini_llm_sparse.training.sampling import EpochDataset, EpochSampler
+from pyserini_llm_sparse.training.sampling import EpochDataset
+from pyserini_llm_sparse.training.sources import read_texts
 
 log = logging.getLogger("pyserini_llm_sparse")
 
@@ -71,10 +73,6 @@ class TokenSequences(EpochDataset[dict[str, Tensor]]):
         train._numbers, kept._numbers = np.sort(order[held_out:]), np.sort(order[:held_out])
         return train, kept
 
-    def sampler(self, seed: int) -> EpochSampler:
-        """Return the sampler that gives out each sequence once an epoch, in another order each time."""
-        return EpochSampler(self, seed)
-
     def _hold(self, ids: array[int], ends: NDArray[np.int64]) -> None:
         self._ids = np.frombuffer(ids, dtype=np.int32) if ids else np.zeros(0, np.int32)
         self._ends, self._numbers = ends, np.arange(len(ends))
@@ -100,7 +98,6 @@ class PackedTexts(TokenSequences):
         tokenizer: Any,
         config: AdaptConfig,
         vocabulary_size: int | None = None,
-        most: int | None = None,
     ) -> None:
         """Tokenise texts as they come.
 
@@ -109,7 +106,6 @@ class PackedTexts(TokenSequences):
             tokenizer: What `Tokenization` takes.
             config: Says how long a sequence is.
             vocabulary_size: Rows of the model's embedding.
-            most: Number of sequences after which no more texts are read; None reads all.
 
         Raises:
             DataError: The texts do not fill one sequence.
@@ -133,9 +129,6 @@ class PackedTexts(TokenSequences):
                 ids.extend(before)
                 ids.extend(pending[start : start + room])
             del pending[:full]
-            if most is not None and len(ids) >= most * length:
-                del ids[most * length :]
-                break
         self.left_over = len(pending)
         if not ids:
             raise DataError(
@@ -168,7 +161,6 @@ class MaskedTexts(TokenSequences):
         tokenizer: Any,
         config: AdaptConfig,
         vocabulary_size: int | None = None,
-        most: int | None = None,
     ) -> None:
         """Tokenise texts as they come; arguments as of `PackedTexts`.
 
@@ -193,9 +185,6 @@ class MaskedTexts(TokenSequences):
                     continue
                 ids.extend(text.ids)
                 ends.append(len(ids))
-            if most is not None and len(ends) >= most:
-                del ends[most:]
-                break
         if not ends:
             raise DataError(
                 f"texts: {self.texts} texts and no token to mask: a text needs two tokens; check what the source holds"
@@ -239,6 +228,26 @@ class SequenceCollator:
                 ("targets", targets, NO_TARGET),
             )
         }
+
+
+def adaptation_data(
+    config: AdaptConfig, checkpoint: Checkpoint
+) -> tuple[TokenSequences, TokenSequences | None, SequenceCollator]:
+    """Return what a run of `adapt` trains on, what it holds out (None for nothing), and what makes batches of both.
+
+    Raises:
+        LlmSparseError: A source cannot be read, or gives too little.
+    """
+    texts = (text for source in config.texts for text in read_texts(source))
+    masked = config.objective == "masked-next-token"
+    kind: type[PackedTexts | MaskedTexts] = MaskedTexts if masked else PackedTexts
+    sequences: TokenSequences = kind(texts, checkpoint.tokenizer, config, checkpoint.vocabulary_size)
+    pad_id = checkpoint.tokenizer.pad_id
+    collator = SequenceCollator(pad_id if pad_id is not None and pad_id < checkpoint.vocabulary_size else 0)
+    if not config.held_out_texts:
+        return sequences, None, collator
+    training, held_out = sequences.split(config.held_out_texts, config.seed)
+    return training, held_out, collator
 
 
 def _mask_id(tokenizer: TextTokenizer, mask_token: str, vocabulary_size: int | None) -> int:
