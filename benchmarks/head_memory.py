@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import statistics
-import subprocess
-import sys
 import time
+
+from peak_memory import median_of, peak
 
 CASES = ("inputs", "all logits", "ours")
 
@@ -41,19 +39,7 @@ def measure(case: str, vocabulary: int, batch: int, length: int, hidden_size: in
         elif case == "ours":
             checksum = float(activate(max_logits(hidden, weight, mask)).double().sum())
     seconds = time.perf_counter() - start
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return {
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, "seconds": seconds, "checksum": checksum
-    }  # fmt: skip
-
-
-def in_own_process(case: str, sizes: list[int]) -> dict[str, float]:
-    """Run `measure` in a new interpreter."""
-    command = [sys.executable, __file__, "--case", case, "--sizes", *map(str, sizes)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
+    return {"peak": peak(), "seconds": seconds, "checksum": checksum}
 
 
 def main() -> None:
@@ -73,11 +59,7 @@ def main() -> None:
     print(f"{'vocabulary':>10}  {'head':<12}{'peak MB':>9}{'seconds':>9}")
     for vocabulary in options.vocabulary:
         sizes = [vocabulary, options.batch, options.length, options.hidden_size]
-        runs = {case: [in_own_process(case, sizes) for _ in range(options.repeats)] for case in CASES}
-        found = {
-            case: {name: statistics.median(run[name] for run in of_case) for name in ("peak", "seconds", "checksum")}
-            for case, of_case in runs.items()
-        }
+        found = {case: median_of(__file__, ["--case", case, "--sizes", *sizes], options.repeats) for case in CASES}
         for case in CASES[1:]:
             found[case]["peak"] -= found["inputs"]["peak"]
             print(f"{vocabulary:>10}  {case:<12}{found[case]['peak']:>9.0f}{found[case]['seconds']:>9.2f}")
