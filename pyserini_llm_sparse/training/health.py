@@ -132,6 +132,8 @@ class CollapseDetector:
     def _remedy_for_dead(self, side: str) -> str:
         weight = None if self.config is None else getattr(self.config, f"{side}_regulariser_weight")
         lower = "" if weight == 0 else f"lower {side}_regulariser_weight{'' if weight is None else f' ({weight:g})'}, "
+        if side == "query" and self.config is not None and self.config.query_encoder == "inference-free":
+            return f"{lower}lower trainer.learning_rate, or keep the table as it is (query_term_weights: fixed)"
         return f"{lower}adapt the model first (train adapt), or lower trainer.learning_rate"
 
     def _remedy_for_alike(self) -> str:

@@ -34,7 +34,7 @@ def info_nce(scores: Tensor, positives: Tensor, excluded: Tensor | None = None, 
 
 
 def margin_mse(scores: Tensor, teacher_scores: Tensor) -> Tensor:
-    """Return the mean squared difference between the student's and the teacher's margins (arXiv 2010.02666, eq. 4).
+    """Return the mean squared difference between the student's and the teacher's margins (arXiv 2010.02666).
 
     A margin is the positive's score less a negative's. Neither is scaled by a temperature.
 

@@ -16,7 +16,7 @@ DOCUMENT_FREQUENCY_STEEPNESS = 10.0
 
 
 def ramp(step: int, ramp_steps: int) -> float:
-    """Return the factor on the regularisers' weights, ``min((step / ramp_steps)^2, 1)`` (SPLADE v2, section 3.2).
+    """Return the factor on the regularisers' weights, ``min((step / ramp_steps)^2, 1)`` (Paria et al., 2020).
 
     Args:
         step: optimiser steps done. Micro-batches of gradient accumulation do not count.
@@ -31,7 +31,7 @@ def l1(weights: Tensor) -> Tensor:
 
 
 def flops(weights: Tensor) -> Tensor:
-    """Return the sum over terms of the squared mean weight (Paria et al., 2020, arXiv 2004.05665, section 3).
+    """Return the sum over terms of the squared mean weight (Paria et al., 2020, arXiv 2004.05665).
 
     It bounds the expected number of products that a query costs, hence the name: a term that many texts have costs more
     than its share. `weights` is ``[texts, vocabulary]``.

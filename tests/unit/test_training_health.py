@@ -102,6 +102,13 @@ def test_a_weight_of_zero_cannot_be_lowered():
     assert "adapt the model first" in message
 
 
+def test_a_table_of_queries_is_not_told_to_adapt():
+    detector = CollapseDetector(run_file(query_encoder="inference-free", query_regulariser_weight=0.1))
+    _, message = steps_until_the_end(detector, vector_health(dead(), healthy()))
+    assert "train adapt" not in message
+    assert "query_term_weights: fixed" in message
+
+
 def test_vectors_that_are_all_alike_end_the_run():
     detector = CollapseDetector(run_file())
     detector.update(0, HEALTHY)
