@@ -97,8 +97,10 @@ class DevelopmentSet:
         )
 
 
-def parse_measures(measure: str) -> list[Any]:
-    """Return `MEASURES` and one more as objects of ir_measures; call it early, to refuse a name before training.
+def parse_measures(measure: str) -> dict[str, Any]:
+    """Return `MEASURES` and one more as objects of ir_measures, by name, the one as it was written.
+
+    To be called early, so that a name is refused before training.
 
     Raises:
         PrerequisiteError: ir_measures is not installed.
@@ -112,12 +114,11 @@ def parse_measures(measure: str) -> list[Any]:
             "'pyserini-llm-sparse[train]'"
         ) from error
     try:
-        wanted = [ir_measures.parse_measure(name) for name in dict.fromkeys((measure, *MEASURES))]
+        return {name: ir_measures.parse_measure(name) for name in (measure, *MEASURES)}
     except (ValueError, NameError, SyntaxError, TypeError) as error:
         raise UsageError(
             f"dev_metric: {measure}: no measure of ir_measures; write it as in nDCG@10, RR@10, R@100, AP"
         ) from error
-    return wanted
 
 
 @torch.no_grad()  # not inference_mode: FSDP gathers its shards into tensors that training uses again
@@ -242,7 +243,7 @@ class _ShareEncoder:
 
 def _impacts(weights: Tensor, spec: EncodingSpec, side: Side) -> tuple[SparseVectors, float]:
     """Quantise weights ``[batch, vocabulary]``. Returns the impacts and the number of terms of all rows."""
-    kept = weights * spec.impact_factor > 0.49  # what rounds to 0 is dropped; the margin leaves the rounding to numpy
+    kept = weights * spec.impact_factor > 0.5  # the others' impact rounds to 0, 0.5 included
     most = spec.top_k(side) or weights.shape[1]
     active = float(kept.sum(1).clamp(max=most).sum())
     return collected(weights, kept, min(most, MOST_TERMS)).impacts(spec.impact_factor, spec.impact_maximum), active
@@ -281,7 +282,7 @@ def _measured(
     queries: Vectors,
     documents: Vectors,
     development: DevelopmentSet,
-    measures: list[Any],
+    measures: dict[str, Any],
     processes: int,
     rank: int,
 ) -> dict[str, float]:
@@ -295,8 +296,8 @@ def _measured(
         development.query_ids[number]: {document: float(-place) for place, document in enumerate(ranking)}
         for number, ranking in rankings
     }
-    found = ir_measures.calc_aggregate(measures, development.qrels, run)
-    return {str(measure): float(found[measure]) for measure in measures}
+    found = ir_measures.calc_aggregate(list(set(measures.values())), development.qrels, run)
+    return {name: float(found[measure]) for name, measure in measures.items()}
 
 
 def _rankings(
