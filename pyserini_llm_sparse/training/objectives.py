@@ -101,7 +101,8 @@ class RetrievalObjective:
     """The loss that a run file describes: InfoNCE, distillation and regularisers, each with its weight.
 
     Scores are dot products in full precision, also where autocast is on. Where the run file sets ``training_top_k``, it
-    is here that the vectors are cut, before all else; the model gives them whole.
+    is here that the vectors are cut, before all else; the model gives them whole. Dense vectors have no terms: they are
+    neither cut nor regularised, so that ``representation`` is the one field in which a comparison's run files differ.
 
     Args:
         config: the run file.
@@ -109,6 +110,7 @@ class RetrievalObjective:
 
     def __init__(self, config: RetrieveConfig) -> None:
         self.config = config
+        self._is_sparse = config.representation == "sparse"
 
     def __call__(
         self,
@@ -146,7 +148,7 @@ class RetrievalObjective:
                 "document_regulariser": (self.config.document_regulariser_weight, documents),
             }
             for name, (weight, vectors) in weights.items():
-                if weight:
+                if weight and self._is_sparse:
                     parts[name] = weight * ramp * regularise(self.config.regulariser, vectors)
             loss = torch.stack(list(parts.values())).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
@@ -181,7 +183,9 @@ class RetrievalObjective:
 
     def _pruned(self, vectors: Tensor) -> Tensor:
         terms = self.config.training_top_k
-        return vectors if terms is None else keep_top(vectors, terms, self.config.training_top_k_kind)
+        if terms is None or not self._is_sparse:
+            return vectors
+        return keep_top(vectors, terms, self.config.training_top_k_kind)
 
     def _check(
         self, queries: Tensor, documents: Tensor, query_keys: Tensor, document_keys: Tensor, teacher: Tensor | None

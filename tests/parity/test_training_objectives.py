@@ -274,6 +274,16 @@ def test_a_query_without_any_negative_left_costs_nothing():
     assert given["queries"].grad.eq(0).all()
 
 
+def test_dense_vectors_are_neither_cut_nor_regularised():
+    given = batch()
+    dense = run_file(representation="dense")
+    same_but_for_terms = run_file(
+        representation="dense", query_regulariser_weight=1.0, document_regulariser_weight=1.0, training_top_k=1
+    )
+    plain, found = (RetrievalObjective(config)(**given, ramp=1.0) for config in (dense, same_but_for_terms))
+    assert found == plain
+
+
 def test_scores_are_full_precision_under_autocast():
     given = with_gradient(batch(dimensions=300), torch.float32)
     objective = RetrievalObjective(run_file(objective="contrastive+distillation"))
