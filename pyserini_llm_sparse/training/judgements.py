@@ -51,25 +51,25 @@ def read_judged_examples(folder: Path, split: str) -> Iterator[Example]:
         DataError: A line of the judgements is no judgement, or names a query or document that is not there.
     """
     path = qrels_file(folder, split)
-    neighbours = Neighbours(folder, str(path))
     without = 0
-    for query_id, judged in _judgements(path).items():
-        if not judged.relevant:
-            without += 1
-            continue
-        try:
-            yield Example(
-                query=checked(neighbours.query(query_id), f"query {query_id!r}"),
-                positives=tuple(_document(neighbours, name) for name in judged.relevant),
-                negatives=tuple(_document(neighbours, name) for name in judged.others),
-                query_id=query_id,
-                positive_ids=tuple(judged.relevant),
-                negative_ids=tuple(judged.others),
-                source=str(path),
-                line=judged.line,
-            )
-        except RecordProblem as problem:
-            raise problem.rejected(str(path), judged.line).error() from problem
+    with Neighbours(folder, str(path)) as neighbours:
+        for query_id, judged in _judgements(path).items():
+            if not judged.relevant:
+                without += 1
+                continue
+            try:
+                yield Example(
+                    query=checked(neighbours.query(query_id), f"query {query_id!r}"),
+                    positives=tuple(_document(neighbours, name) for name in judged.relevant),
+                    negatives=tuple(_document(neighbours, name) for name in judged.others),
+                    query_id=query_id,
+                    positive_ids=tuple(judged.relevant),
+                    negative_ids=tuple(judged.others),
+                    source=str(path),
+                    line=judged.line,
+                )
+            except RecordProblem as problem:
+                raise problem.rejected(str(path), judged.line).error() from problem
     if without:
         log.warning("%s: %d queries have no relevant document and make no example", path, without)
 

@@ -167,15 +167,15 @@ def _passages(
     record: Mapping[str, Any], keys: Iterable[str], what: str, by_id: bool, neighbours: Neighbours
 ) -> list[Passage]:
     """Return the documents under some keys, each of which may hold one or a list of them."""
-    found: list[Passage] = []
+    passages: list[Passage] = []
     for key in keys:
         value = record.get(key)
-        if isinstance(value, dict) and not {"text", "title", "docid"} & value.keys():
-            value = [one for system in value.values() for one in (system or ())]  # by the system that found them
+        if isinstance(value, dict) and value and all(isinstance(found, list) for found in value.values()):
+            value = [one for system in value.values() for one in system]  # by the system that found them
         for one in value if isinstance(value, list | tuple) else [value]:
             if one is not None:
-                found.append(_passage(one, what, by_id, neighbours))
-    return found
+                passages.append(_passage(one, what, by_id, neighbours))
+    return passages
 
 
 def _passage(value: Any, what: str, by_id: bool, neighbours: Neighbours) -> Passage:

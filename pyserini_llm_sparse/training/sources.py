@@ -122,17 +122,21 @@ def source_fingerprints(sources: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _hub_examples(source: str) -> Iterator[Example]:
-    neighbours = Neighbours(None, source)
-    for number, row in read_hub(source):
-        try:
-            yield example_of_record(row, neighbours, source, number)
-        except RecordProblem as problem:
-            raise _bad_line(problem, source, number, str(row)) from problem
+    with Neighbours(None, source) as neighbours:
+        for number, row in read_hub(source):
+            try:
+                yield example_of_record(row, neighbours, source, number)
+            except RecordProblem as problem:
+                raise _bad_line(problem, source, number, str(row)) from problem
 
 
 def _file_examples(path: Path) -> Iterator[Example]:
     """Yield the examples of one file."""
-    neighbours = Neighbours(path.parent, str(path))
+    with Neighbours(path.parent, str(path)) as neighbours:
+        yield from _line_examples(path, neighbours)
+
+
+def _line_examples(path: Path, neighbours: Neighbours) -> Iterator[Example]:
     is_tsv, by_id = bare_suffix(path) in TSV_SUFFIXES, None
     source = str(path)
     for number, line in read_lines(path):
@@ -179,9 +183,9 @@ def _are_ids(fields: list[str], path: Path) -> bool:
 def _texts(source: str) -> Iterator[str]:
     """Yield the texts of a source, with those that are empty."""
     if source.startswith(HUB):
-        neighbours = Neighbours(None, source)
-        for number, row in read_hub(source):
-            yield from _texts_of_record(row, neighbours, source, number, str(row))
+        with Neighbours(None, source) as neighbours:
+            for number, row in read_hub(source):
+                yield from _texts_of_record(row, neighbours, source, number, str(row))
     elif source.startswith(IRDS):
         yield from _corpus_texts(source)
     elif "#" in source and _beir(source) is not None:
@@ -210,15 +214,15 @@ def _file_texts(path: Path) -> Iterator[str]:
         else:
             yield from _corpus_texts(str(path))
     else:
-        neighbours = Neighbours(path.parent, str(path))
-        for number, line in read_lines(path):
-            if line is None or line.strip():
-                shown = (line or b"")[:400].decode("utf-8", "replace")
-                try:
-                    record = json_object(line or b"")
-                except RecordProblem as problem:
-                    raise _bad_line(problem, str(path), number, shown) from problem
-                yield from _texts_of_record(record, neighbours, str(path), number, shown)
+        with Neighbours(path.parent, str(path)) as neighbours:
+            for number, line in read_lines(path):
+                if line is None or line.strip():
+                    shown = (line or b"")[:400].decode("utf-8", "replace")
+                    try:
+                        record = json_object(line or b"")
+                    except RecordProblem as problem:
+                        raise _bad_line(problem, str(path), number, shown) from problem
+                    yield from _texts_of_record(record, neighbours, str(path), number, shown)
 
 
 def _has_examples(path: Path) -> bool:

@@ -12,10 +12,12 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
 from pyserini_llm_sparse.formats.corpus import TSV_SUFFIXES, joined_fields, json_object
@@ -50,6 +52,18 @@ class TextsById:
         self.path = path
         self._is_tsv = bare_suffix(path) in TSV_SUFFIXES
         self._file: IO[bytes] = _plain(path)
+        try:
+            self._digests, self._starts, self._lengths = self._places()
+        except DataError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; no text can be asked for any more."""
+        self._file.close()
+
+    def _places(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return digests of all ids in ascending order, with where each line starts and how long it is."""
         digests, starts, lengths = array("Q"), array("Q"), array("Q")
         for number, start, line in self._lines():
             if not line.strip():
@@ -57,21 +71,20 @@ class TextsById:
             try:
                 identifier = self._id(line)
             except RecordProblem as problem:
-                raise problem.rejected(str(path), number).error() from problem
+                raise problem.rejected(str(self.path), number).error() from problem
             digests.append(_digest(identifier))
             starts.append(start)
             lengths.append(len(line))
         found = np.frombuffer(digests, dtype=np.uint64) if digests else np.zeros(0, np.uint64)
         order = np.argsort(found, kind="stable")
-        self._digests = found[order]
-        self._starts = np.asarray(starts, dtype=np.uint64)[order]
-        self._lengths = np.asarray(lengths, dtype=np.uint64)[order]
-        again = np.flatnonzero(self._digests[1:] == self._digests[:-1])
+        again = np.flatnonzero(found[order][1:] == found[order][:-1])
         if len(again):
+            place = int(order[again[0]])
+            twice = self._id(self._read(starts[place], lengths[place]))
             raise DataError(
-                f"{path}: duplicate id (id {self._id(self._line(int(again[0])))!r}): it does not say which text is "
-                "meant; rename or remove one"
+                f"{self.path}: duplicate id (id {twice!r}): it does not say which text is meant; rename or remove one"
             )
+        return found[order], np.asarray(starts, np.uint64)[order], np.asarray(lengths, np.uint64)[order]
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -88,7 +101,7 @@ class TextsById:
             raise RecordProblem(
                 "unknown id", f"{self.path} has no {identifier!r}", "use the file that the ids are from", identifier
             )
-        line = self._line(place)
+        line = self._read(int(self._starts[place]), int(self._lengths[place]))
         if self._is_tsv:
             return line.decode("utf-8", "replace").partition("\t")[2].strip()
         record = json_object(line)
@@ -105,8 +118,8 @@ class TextsById:
             raise RecordProblem("no tab in the line", f"it is not id<TAB>text: {shown!r}", "add the tab")
         return identifier.decode("utf-8", "replace")
 
-    def _line(self, place: int) -> bytes:
-        return os.pread(self._file.fileno(), int(self._lengths[place]), int(self._starts[place]))
+    def _read(self, start: int, length: int) -> bytes:
+        return os.pread(self._file.fileno(), length, start)
 
     def _lines(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield number, place and content of each line, without its end."""
@@ -130,6 +143,14 @@ class Neighbours:
         """
         self.folder, self.name = folder, name
         self._opened: dict[tuple[str, ...], TextsById] = {}
+
+    def __enter__(self) -> Neighbours:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for texts in self._opened.values():
+            texts.close()
+        self._opened.clear()
 
     def document(self, identifier: Any) -> str:
         """Return a document's text.
@@ -174,12 +195,14 @@ def _plain(path: Path) -> IO[bytes]:
     try:
         if path.suffix not in COMPRESSIONS:
             return path.open("rb")
-        copy = tempfile.TemporaryFile(prefix="pyserini-llm-sparse-")  # noqa: SIM115
-        for number, line in read_lines(path):
-            if line is None:
-                raise DataError(f"{at(path, number)}: line too long: it would not fit in memory; split or remove it")
-            copy.write(line + b"\n")
-        copy.flush()
+        with ExitStack() as undo:
+            copy = undo.enter_context(tempfile.TemporaryFile(prefix="pyserini-llm-sparse-"))
+            for number, line in read_lines(path):
+                if line is None:
+                    raise DataError(f"{at(path, number)}: line too long: it does not fit in memory; split or remove it")
+                copy.write(line + b"\n")
+            copy.flush()
+            undo.pop_all()
         return copy
     except OSError as error:
         raise ResourceError(f"{path}: cannot be read: {error.strerror or error}; check path and disk space") from error
