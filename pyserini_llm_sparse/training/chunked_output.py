@@ -21,6 +21,7 @@ from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, Usage
 from pyserini_llm_sparse.formats.writers import atomic_file, disk_errors
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
+UNFINISHED = "unfinished-"  # start of the names of what a run may begin anew, in the folder of its work
 
 Progress = Callable[[int, bool], None]
 """Called with a number of examples and whether they were done now; False for those of an interrupted run."""
@@ -127,12 +128,12 @@ class ChunkedOutput:
             if before == identity:
                 return
             changed = sorted(key for key in {*identity, *before} if identity.get(key) != before.get(key))
-            if not overwrite:
+            if self._finished_work() and not overwrite:
                 raise DataError(
                     f"{self.work}: holds an unfinished run of other settings or data ({', '.join(changed)} differ); "
                     "restore them, choose another output, or give --overwrite to start again"
                 )
-        elif any(left.name != "lock" and not left.name.startswith(".") for left in self.work.iterdir()):
+        elif self._finished_work():
             raise UsageError(f"{self.work}: holds files of something else; move them, or choose another output")
         with disk_errors(self.work):
             for left in self.work.iterdir():
@@ -142,6 +143,11 @@ class ChunkedOutput:
                     left.unlink()
         with atomic_file(path) as stream:
             stream.write(orjson.dumps(identity))
+
+    def _finished_work(self) -> bool:
+        """Tell whether the folder holds more than a run that ended before it had done anything leaves."""
+        names = {path.name for path in self.work.iterdir()} - {"lock", "run.json"}
+        return any(not name.startswith((".", UNFINISHED)) for name in names)
 
     def _part(self, chunk: int) -> Path:
         return self.work / f"chunk-{chunk:06d}.jsonl"

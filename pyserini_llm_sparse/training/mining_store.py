@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from pyserini_llm_sparse.errors import DataError, at
 from pyserini_llm_sparse.formats.corpus import read_corpus
 from pyserini_llm_sparse.formats.records import RecordProblem, Rejected, checked_id
 from pyserini_llm_sparse.formats.writers import atomic_file
+from pyserini_llm_sparse.training.chunked_output import UNFINISHED
 from pyserini_llm_sparse.training.examples import Example
 
+_STORE = "store"
 _TABLES = """
 CREATE TABLE documents (id TEXT PRIMARY KEY, text_key BLOB, offset INTEGER) WITHOUT ROWID;
 CREATE INDEX documents_by_text ON documents (text_key);
@@ -42,8 +45,8 @@ class MiningStore:
 
     def __init__(self, work: Path) -> None:
         """Open what `build` made; see `is_built`."""
-        self.folder = work / "documents"
-        self._database = sqlite3.connect(work / "store.sqlite")
+        self.folder = work / _STORE / "documents"
+        self._database = sqlite3.connect(work / _STORE / "store.sqlite")
         self.examples, self.documents, self.relevant = self._database.execute("SELECT * FROM counts").fetchone()
         self._texts = (self.folder / "documents.jsonl").open("rb")
 
@@ -57,7 +60,7 @@ class MiningStore:
     @staticmethod
     def is_built(work: Path) -> bool:
         """Tell whether there is a whole store in a folder: it gets its name when it is finished."""
-        return (work / "store.sqlite").is_file()
+        return (work / _STORE).is_dir()
 
     @staticmethod
     def build(work: Path, examples: Iterable[Example], again: Iterable[Example], corpus: str | None) -> None:
@@ -72,15 +75,15 @@ class MiningStore:
         Raises:
             DataError: There is no example or no document, a record is broken, or an id stands there twice.
         """
-        unfinished = work / "unfinished.sqlite"
-        unfinished.unlink(missing_ok=True)
-        (work / "documents").mkdir(exist_ok=True)
-        database = sqlite3.connect(unfinished, isolation_level=None)
+        unfinished = work / (UNFINISHED + _STORE)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        (unfinished / "documents").mkdir(parents=True)
+        database = sqlite3.connect(unfinished / "store.sqlite", isolation_level=None)
         try:
             # A power loss costs no more than a start from the beginning, for the file is renamed at the end.
             database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES} BEGIN;")
             listed = _corpus_documents(corpus) if corpus is not None else _positives(examples, database)
-            documents = _write_documents(work / "documents" / "documents.jsonl", listed, database)
+            documents = _write_documents(unfinished / "documents" / "documents.jsonl", listed, database)
             count, relevant = _write_relevant(again, database)
             if not count:
                 raise DataError("train: no examples: the sources are empty; check the paths")
@@ -90,7 +93,7 @@ class MiningStore:
             database.execute("COMMIT")
         finally:
             database.close()
-        unfinished.replace(work / "store.sqlite")
+        unfinished.replace(work / _STORE)
 
     def relevant_ids(self, query: str) -> set[str]:
         """Return the ids of all documents that some example with this query's text has as positives."""
