@@ -86,10 +86,11 @@ def _run(phase: Phase, path: Path | None, overrides: list[str], overwrite: bool)
     from pyserini_llm_sparse.training.run_file import load_config
 
     config = load_config(phase, path, overrides)
+    report: Any
     if phase in ("adapt", "retrieve"):
-        from pyserini_llm_sparse.training import run
+        from pyserini_llm_sparse.training.run import adapt, retrieve
 
-        report = run.adapt(config, overwrite) if phase == "adapt" else run.retrieve(config, overwrite)
+        report = adapt(config, overwrite) if phase == "adapt" else retrieve(config, overwrite)
     elif phase == "mine":
         from pyserini_llm_sparse.training.mining import mine
 

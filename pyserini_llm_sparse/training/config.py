@@ -132,6 +132,7 @@ class RetrieveConfig(ModelConfig):
     """Training of a sparse or dense retriever.
 
     The fields of the encoding spec (`spec.EncodingSpec`) carry the same names here; they are saved with the model.
+    Where they, ``attention`` or ``query_encoder`` are left out, those of the model that training starts from hold.
 
     Attributes:
         train: Files, directories or ``hf:DATASET`` of training examples; see `training.sources.read_examples`.
@@ -223,6 +224,17 @@ class RetrieveConfig(ModelConfig):
     def uses_teacher(self) -> bool:
         """Whether the training examples need a teacher's scores."""
         return "distillation" in self.objective
+
+    def continuing(self, spec: EncodingSpec) -> RetrieveConfig:
+        """Return the run file with what it leaves open taken from the spec of the model that it starts from.
+
+        Training goes on under the contract that a model has, but for the fields that are given. The prefix that a
+        model was trained with, say, is not lost by not being mentioned.
+        """
+        open_fields = {*_FIELDS_OF_THE_SPEC, "attention", "query_encoder"} - self.model_fields_set
+        if self.representation == "dense" or "query_encoder" in self.model_fields_set:
+            open_fields -= {"query_encoder", "query_term_counts"}
+        return type(self).model_validate({**self.model_dump(), **{name: getattr(spec, name) for name in open_fields}})
 
     def encoding_spec(self) -> EncodingSpec:
         """Return the spec of the model that the run makes, without its fingerprint."""

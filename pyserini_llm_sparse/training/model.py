@@ -21,11 +21,11 @@ from pyserini_llm_sparse.backbone import (
     load_trainable_backbone,
     with_adapter,
 )
-from pyserini_llm_sparse.catalog import ModelReference
+from pyserini_llm_sparse.catalog import ModelReference, published, resolve_folder
 from pyserini_llm_sparse.checkpoint import Checkpoint, load_checkpoint
 from pyserini_llm_sparse.errors import DataError, UsageError
 from pyserini_llm_sparse.head import activate, max_logits
-from pyserini_llm_sparse.spec import EncodingSpec
+from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.training.config import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.language_modelling import next_token_loss
 
@@ -245,10 +245,13 @@ def starting_checkpoint(config: ModelConfig) -> Checkpoint:
     Raises:
         LlmSparseError: As `checkpoint.load_checkpoint` says.
     """
-    reference = ModelReference(
-        config.model, {"attention": config.attention}, trust_remote_code=config.trust_remote_code
+    trusted = config.trust_remote_code
+    has_spec = (
+        published(config.model) is not None or (resolve_folder(config.model, None, trusted) / SPEC_FILE).is_file()
     )
-    return load_checkpoint(reference, dtype=config.dtype)
+    # A model that says how it attends goes on so, unless the run file says otherwise.
+    given = {} if has_spec and "attention" not in config.model_fields_set else {"attention": config.attention}
+    return load_checkpoint(ModelReference(config.model, given, trust_remote_code=trusted), dtype=config.dtype)
 
 
 def build_model(
