@@ -41,10 +41,9 @@ def load_config(phase: Phase, path: str | Path | None, overrides: Sequence[str] 
     try:
         return CONFIGS[phase].model_validate(merged)
     except ValidationError as error:
-        message = "; ".join(_reason(found, lines, path, given) for found in error.errors())
-        from_command_line = path is None or all(
-            found["loc"] and str(found["loc"][0]) in given for found in error.errors()
-        )
+        found = sorted(error.errors(), key=lambda one: lines.get(_field(one), 0))
+        message = "; ".join(_reason(one, lines, path, given) for one in found)
+        from_command_line = path is None or all(_field(one) in given for one in found)
         raise (UsageError if from_command_line else DataError)(message) from error
 
 
@@ -110,16 +109,23 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _field(found: Any) -> str:
+    """Return the field that is wrong; where several do not go together, the one that the message starts with."""
+    return str(found["loc"][0]) if found["loc"] else _message(found).partition(":")[0]
+
+
+def _message(found: Any) -> str:
+    return str(found["msg"]).removeprefix("Value error, ")
+
+
 def _reason(found: Any, lines: Mapping[str, int], path: str | Path | None, given: Mapping[str, Any]) -> str:
     """Say where a value stands and what is wrong with it."""
-    name = str(found["loc"][0]) if found["loc"] else ""
+    name = _field(found)
     where = "command line" if name in given or path is None else at(path, lines.get(name))
-    field = ".".join(str(part) for part in found["loc"])
-    message = found["msg"].removeprefix("Value error, ")
     if found["type"] == "missing":
-        return f"{where}: {field}: missing; add it"
+        return f"{where}: {name}: missing; add it"
     if found["type"] == "extra_forbidden":
-        return f"{where}: {field}: no such field; remove it, or see `train --help` for the fields of the phase"
-    if not name:
-        return f"{where}: {message}"
-    return f"{where}: {field}: {message}; correct it"
+        return f"{where}: {name}: no such field; remove it, or see `train --help` for the fields of the phase"
+    if not found["loc"]:
+        return f"{where}: {_message(found)}"
+    return f"{where}: {'.'.join(str(part) for part in found['loc'])}: {_message(found)}; correct it"

@@ -1,0 +1,129 @@
+"""Run files are checked before anything is computed, and a wrong field is named with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
+from pyserini_llm_sparse.spec import EncodingSpec
+from pyserini_llm_sparse.training.config import AdaptConfig, MineConfig, RetrieveConfig, ScoreConfig
+from pyserini_llm_sparse.training.run_file import load_config
+
+RETRIEVE = "model: some/model\noutput: trained\ntrain: pairs.jsonl\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    return written(tmp_path, RETRIEVE)
+
+
+def test_a_run_file_of_three_lines_is_enough(run_file: Path) -> None:
+    config = load_config("retrieve", run_file)
+    assert (config.model, config.output, config.train) == ("some/model", Path("trained"), ("pairs.jsonl",))
+    assert config.score_temperature == 1
+    assert config.trains_head
+
+
+def test_a_field_on_the_command_line_replaces_the_file_s_and_the_last_one_counts(tmp_path: Path) -> None:
+    path = written(tmp_path, RETRIEVE + "seed: 1\ntrainer:\n  max_steps: 10\n  learning_rate: 1e-4\n")
+    config = load_config("retrieve", path, ["seed=2", "seed=3", "trainer.max_steps=20", "lora-rank=8"])
+    assert config.seed == 3
+    assert config.lora_rank == 8
+    assert config.trainer == {"max_steps": 20, "learning_rate": 1e-4}
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1E-4", "1.0e-4", "0.0001"])
+def test_a_number_is_a_number_however_it_is_written(tmp_path: Path, number: str) -> None:
+    path = written(tmp_path, RETRIEVE + f"trainer:\n  learning_rate: {number}\n")
+    assert load_config("retrieve", path).trainer["learning_rate"] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sed: 3", r"run.yaml:4: sed: no such field"),
+        ("negatives: -1", r"run.yaml:4: negatives: .*greater than or equal to 0"),
+        ("seed: [", r"run.yaml:5: not YAML"),
+        ("train: other.jsonl", r"run.yaml:4: train: given twice"),
+        ("trainer: {output_dir: x}", r"run.yaml.*output_dir: set by the phase itself"),
+        ("save: adapter", r"save: adapter: nothing but whole weights is trained"),
+        ("{save: adapter, lora_rank: 8, train_head: true}", r"not YAML"),
+        ("streaming: true", r"max_steps: needed with streaming"),
+        ("objective: distillation", r"negatives: 0: kl over a positive alone"),
+        ("in_batch_negatives: false", r"negatives: 0: without in_batch_negatives"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load_config("retrieve", written(tmp_path, RETRIEVE + line + "\n"))
+    assert "\n" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"model: missing.*run.yaml:1: negatives.*run.yaml:2: seed"):
+        load_config("retrieve", written(tmp_path, "negatives: -1\nseed: x\noutput: o\ntrain: p\n"))
+
+
+def test_a_wrong_override_is_a_usage_error(run_file: Path) -> None:
+    for override, message in (("seed", "field=value"), ("seed=x", "command line: seed"), ("sed=1", "no such field")):
+        with pytest.raises(UsageError, match=message):
+            load_config("retrieve", run_file, [override])
+
+
+def test_a_run_file_that_is_not_there_or_no_mapping_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="cannot read the run file"):
+        load_config("retrieve", tmp_path / "none.yaml")
+    with pytest.raises(DataError, match="`field: value`"):
+        load_config("retrieve", written(tmp_path, "- a\n- b\n"))
+
+
+def test_a_dense_run_needs_no_sparse_settings_and_refuses_inference_free_queries(run_file: Path) -> None:
+    assert load_config("retrieve", run_file, ["representation=dense"]).score_temperature == 0.02
+    with pytest.raises(UsageError, match="a dense query needs the model"):
+        load_config("retrieve", run_file, ["representation=dense", "query_encoder=inference-free"])
+
+
+def test_adaptation_by_next_tokens_needs_causal_attention() -> None:
+    fields = ["model=m", "output=o", "texts=t"]
+    with pytest.raises(UsageError, match="sees the next token"):
+        load_config("adapt", None, fields)
+    assert isinstance(load_config("adapt", None, [*fields, "attention=causal"]), AdaptConfig)
+    assert load_config("adapt", None, [*fields, "objective=masked-next-token"]).attention == "bidirectional"
+
+
+def test_mining_and_scoring_need_little() -> None:
+    assert load_config("mine", None, ["train=a", "output=o"]) == MineConfig(train=("a",), output=Path("o"))
+    scoring = load_config("score", None, ["train=[a, b]", "output=o", "teacher=t"])
+    assert scoring == ScoreConfig(train=("a", "b"), output=Path("o"), teacher="t")
+
+
+def test_the_spec_of_a_run_is_what_its_fields_say() -> None:
+    config = RetrieveConfig(
+        model="m", output=Path("o"), train=("t",), attention="echo", add_eos=True, query_prefix="query: ",
+        query_top_k=64, document_max_length=512, logit_scale=0.15, excluded_token_ids=(1, 2),
+    )  # fmt: skip
+    assert config.encoding_spec() == EncodingSpec(
+        attention="echo", add_eos=True, query_prefix="query: ", query_top_k=64, document_max_length=512,
+        logit_scale=0.15, excluded_token_ids=(1, 2),
+    )  # fmt: skip
+
+
+def test_what_is_left_open_is_taken_from_the_model_that_training_starts_from() -> None:
+    spec = EncodingSpec(
+        attention="causal", query_encoder="inference-free", query_term_counts=True, query_prefix="q: ", add_bos=False,
+        excluded_token_ids=(0, 5),
+    )  # fmt: skip
+    config = RetrieveConfig(model="m", output=Path("o"), train=("t",), query_prefix="", negatives=1)
+    assert config.continuing(spec).encoding_spec() == spec.replace(query_prefix="")
+    by_model = RetrieveConfig(model="m", output=Path("o"), train=("t",), query_encoder="model").continuing(spec)
+    assert by_model.encoding_spec().query_encoder == "model"
+    dense = RetrieveConfig(model="m", output=Path("o"), train=("t",), representation="dense").continuing(spec)
+    assert dense.query_encoder == "model"
