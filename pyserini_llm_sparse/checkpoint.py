@@ -6,11 +6,8 @@ What a process does not need is not loaded: weights and torch only when a text i
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +25,7 @@ from pyserini_llm_sparse.catalog import (
 )
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError
 from pyserini_llm_sparse.fingerprint import fingerprint
+from pyserini_llm_sparse.formats.writers import atomic_folder
 from pyserini_llm_sparse.query_terms import load_query_term_weights, save_query_term_weights
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TOKENIZER_FILES, TextTokenizer
@@ -175,7 +173,7 @@ def save_checkpoint(
 
     Raises:
         UsageError: The directory holds something else, or weights and spec contradict each other.
-        ResourceError: The adapter's base model is not there.
+        ResourceError: The adapter's base model is not there, or the directory cannot be written.
     """
     folder = Path(folder)
     require_replaceable(folder)
@@ -189,7 +187,7 @@ def save_checkpoint(
     model = getattr(model, "model", model) if not hasattr(model, "save_pretrained") else model
     if base is None:
         set_attention(model, spec.attention)
-    with replaced_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         save_model(temporary, model, base)
         text_tokenizer = TextTokenizer.from_any(tokenizer)
         text_tokenizer.save(temporary)
@@ -228,22 +226,6 @@ def require_replaceable(folder: str | Path) -> None:
         raise UsageError(f"{folder}: is a file, and is not overwritten; choose another directory")
     if folder.exists() and any(folder.iterdir()) and not any((folder / mark).is_file() for mark in _MARKS):
         raise UsageError(f"{folder}: holds files but no checkpoint, and is not overwritten; choose another directory")
-
-
-@contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new directory that takes the place of `folder` when the block has ended without an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        for path in temporary.rglob("*"):
-            # safetensors makes its files private; a model is read by others, too
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        _replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _base_folder(folder: Path, reference: ModelReference) -> Path | None:
@@ -336,14 +318,3 @@ def _field_value(name: str, value: Any) -> Any:
     if name.endswith("_top_k") and str(value).lower() in ("none", ""):
         return None
     return value
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """Put a finished directory in a place, which may hold an older one."""
-    if not target.exists():
-        new.replace(target)
-        return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-    target.replace(old / "checkpoint")
-    new.replace(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and the lines of vectors, encoded queries and runs."""
+"""Write files and folders whole or not at all, and the lines of vectors, encoded queries and runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,28 @@ def atomic_file(path: Path, staging: Path | None = None) -> Iterator[IO[bytes]]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder, which takes the place of `folder` and what it holds when the block ends without an error.
+
+    Raises:
+        ResourceError: The disk is full, or the parent folder cannot be written to.
+    """
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            for path in temporary.rglob("*"):
+                # mkdtemp and safetensors make things private; a model is read by others, too
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            _replace_folder(temporary, folder)
+            sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -127,3 +150,14 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Put a finished folder in a place, which may hold an older one."""
+    if not target.exists():
+        new.replace(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    target.replace(old / "replaced")
+    new.replace(target)
+    shutil.rmtree(old, ignore_errors=True)

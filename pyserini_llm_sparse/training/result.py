@@ -9,8 +9,9 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from pyserini_llm_sparse.checkpoint import replaced_folder, require_replaceable, save_checkpoint, save_model
+from pyserini_llm_sparse.checkpoint import require_replaceable, save_checkpoint, save_model
 from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.formats.writers import atomic_folder
 from pyserini_llm_sparse.spec import EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config import ModelConfig, RetrieveConfig
@@ -101,7 +102,7 @@ def save_adaptation(model: AdaptationModel, tokenizer: Any, record: TrainingReco
     """
     require_expressible(record.config)
     base = _base(record.config)
-    with replaced_folder(record.config.output) as folder:
+    with atomic_folder(record.config.output) as folder:
         save_model(folder, model.backbone.model if base is not None else merged(model.backbone.model), base)
         TextTokenizer.from_any(tokenizer).save(folder)
         _complete(folder, record, None)
@@ -144,7 +145,7 @@ def _save_dense(model: Any, tokenizer: Any, spec: EncodingSpec, record: Training
     modules = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
     length = max(spec.query_max_length, spec.document_max_length)
     mode = {"last-token": "lasttoken", "mean": "mean"}[config.dense_pooling]
-    with replaced_folder(config.output) as folder:
+    with atomic_folder(config.output) as folder:
         save_model(folder, body)
         _framing(TextTokenizer.from_any(tokenizer), spec).save(folder)
         for path, _ in modules[1:]:

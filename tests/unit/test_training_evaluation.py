@@ -17,7 +17,8 @@ from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, Usage
 from pyserini_llm_sparse.tokenization import Tokenization
 from pyserini_llm_sparse.training import evaluation
 from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.evaluation import DevelopmentSet, evaluate, parse_measures
+from pyserini_llm_sparse.training.development_set import DevelopmentSet
+from pyserini_llm_sparse.training.evaluation import evaluate, parse_measures
 from pyserini_llm_sparse.training.model import RetrievalModel, build_model, starting_checkpoint
 from tests.checkpoints import checkpoint, sentences
 from tests.training_runs import in_two_processes
@@ -29,7 +30,8 @@ import json, sys
 from accelerate import Accelerator
 from pyserini_llm_sparse.tokenization import Tokenization
 from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.evaluation import DevelopmentSet, evaluate
+from pyserini_llm_sparse.training.development_set import DevelopmentSet
+from pyserini_llm_sparse.training.evaluation import evaluate
 from pyserini_llm_sparse.training.model import build_model, starting_checkpoint
 
 config = RetrieveConfig.model_validate_json(sys.argv[1])
