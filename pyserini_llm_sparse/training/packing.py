@@ -254,10 +254,12 @@ def _mask_id(tokenizer: TextTokenizer, mask_token: str, vocabulary_size: int | N
     """Return the id of the token that masks: one by this name, or else what the tokenizer makes of it as a text."""
     named = tokenizer.backend.token_to_id(mask_token)
     ids = tokenizer.backend.encode(mask_token, add_special_tokens=False).ids if named is None else [named]
-    if len(ids) != 1 or (vocabulary_size is not None and ids[0] >= vocabulary_size):
+    known = vocabulary_size is None or all(token_id < vocabulary_size for token_id in ids)
+    if len(ids) != 1 or not known:
+        what = f"{len(ids)} tokens" if len(ids) != 1 else "beyond the model's vocabulary"
         raise DataError(
-            f"mask_token: {mask_token!r} is {len(ids)} tokens: it must be one that the model has an embedding for; set "
-            "mask_token to a token of the vocabulary"
+            f"mask_token: {mask_token!r} is {what}: one token must stand for a masked one; set mask_token to a token "
+            "that the model has an embedding for"
         )
     return ids[0]
 

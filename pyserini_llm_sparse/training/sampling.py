@@ -7,15 +7,17 @@ sampler or the dataset, depending on how the loader is wrapped. Here both share 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from random import Random
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
+DRAWS = 16  # of a block by chance, before all are gone through
 Item = TypeVar("Item", covariant=True)
 
 
@@ -67,15 +69,14 @@ class EpochSampler(Sampler[int]):
 
 
 class DistinctSampler(EpochSampler):
-    """Keeps examples with equal texts apart: in-batch negatives are documents that the query's own do not equal.
+    """Keeps examples with equal texts apart, since in a step the documents of others count as not relevant.
 
     Each block of consecutive examples, the first starting at 0, holds a text at most once; a text that more examples
-    have than there are blocks is spread evenly over them. An example that does not fit waits for a later block, so
-    that the last blocks may have to take what is left.
+    have than there are blocks is spread evenly over them. Where that cannot be done, equal texts meet.
     """
 
     def __init__(self, dataset: EpochDataset[Item], seed: int, block: int, keys: Sequence[Sequence[int]]) -> None:
-        """Prepare the orders of all epochs.
+        """Find the texts that several examples have.
 
         Args:
             dataset: What is given out.
@@ -84,64 +85,50 @@ class DistinctSampler(EpochSampler):
             keys: For each example the keys of its texts.
         """
         super().__init__(dataset, seed)
-        self.block, self.keys = max(1, block), keys
-        blocks = max(1, -(-len(dataset) // self.block))
+        self.block = max(1, block)
+        self._blocks = -(-len(dataset) // self.block)
         times = Counter(key for own in keys for key in set(own))
-        # A text of more examples than there are blocks must meet itself; all others need not.
-        self._allowed = {key: -(-number // blocks) for key, number in times.items() if number > blocks}
-        self._repeated = {key for key, number in times.items() if number > 1}
+        # Those with the most frequent texts choose their blocks first. Only texts that others have too matter.
+        shared = [[key for key in set(own) if times[key] > 1] for own in keys]
+        choosing = [number for number, own in enumerate(shared) if own]
+        self._choosing = sorted(choosing, key=lambda number: -max(times[key] for key in shared[number]))
+        self._shared = shared
+        self._most = {key: -(-count // self._blocks) for key, count in times.items() if count > 1}
 
     def order(self, epoch: int) -> list[int]:
         """Return the numbers of the examples in the order of an epoch."""
-        fresh = deque(int(number) for number in super().order(epoch))
-        waiting: dict[int, deque[int]] = {}  # by the text that they have to wait for
-        result: list[int] = []
-        while fresh or waiting:
-            result += self._next_block(fresh, waiting)
-        return result
+        chance = Random(f"{self.seed} {epoch}")
+        room = [self.block] * self._blocks
+        if self._blocks:
+            room[-1] = len(self.dataset) - (self._blocks - 1) * self.block
+        blocks: list[list[int]] = [[] for _ in room]
+        inside: dict[int, Counter[int]] = {}  # of each text, how often a block has it
+        for number in self._choosing:
+            place = self._place(number, blocks, room, inside, chance)
+            blocks[place].append(number)
+            for key in self._shared[number]:
+                inside.setdefault(key, Counter())[place] += 1
+        others = (number for number in map(int, super().order(epoch)) if not self._shared[number])
+        for block, size in zip(blocks, room, strict=True):
+            block += islice(others, size - len(block))
+            chance.shuffle(block)
+        return [number for block in blocks for number in block]
 
-    def _next_block(self, fresh: deque[int], waiting: dict[int, deque[int]]) -> list[int]:
-        """Take a block of examples, those that have waited first."""
-        taken: list[int] = []
-        inside: Counter[int] = Counter()
-        for key in list(islice(waiting, 4 * self.block if fresh else None)):
-            if len(taken) == self.block:
-                break
-            queue = waiting.pop(key)
-            while queue and len(taken) < self.block:
-                blocking = self._blocking(queue[0], inside)
-                if blocking is None:
-                    self._take(queue.popleft(), taken, inside)
-                elif blocking == key:
-                    break
-                else:
-                    waiting.setdefault(blocking, deque()).append(queue.popleft())
-            if queue:
-                waiting.setdefault(key, deque()).extendleft(reversed(queue))
-        while fresh and len(taken) < self.block:
-            number = fresh.popleft()
-            blocking = self._blocking(number, inside)
-            if blocking is None:
-                self._take(number, taken, inside)
-            else:
-                waiting.setdefault(blocking, deque()).append(number)
-        if len(taken) < self.block and waiting:
-            # All that is left have texts that this block has already.
-            left = [number for queue in waiting.values() for number in queue]
-            waiting.clear()
-            need = self.block - len(taken)
-            taken += left[:need]
-            for number in left[need:]:
-                waiting.setdefault(self.keys[number][0], deque()).append(number)
-        return taken
+    def _place(
+        self, number: int, blocks: list[list[int]], room: list[int], inside: dict[int, Counter[int]], chance: Random
+    ) -> int:
+        """Return a block for an example that shares texts with others: by chance, else the next one that will do."""
+        own = [(self._most[key], inside[key]) for key in self._shared[number] if key in inside]
 
-    def _blocking(self, number: int, inside: Counter[int]) -> int | None:
-        """Return a key of an example that a block has often enough; None if it may come in."""
-        for key in self.keys[number]:
-            if key in inside and inside[key] >= self._allowed.get(key, 1):
-                return key
-        return None
+        def fits(place: int) -> bool:
+            return len(blocks[place]) < room[place] and all(had[place] < most for most, had in own)
 
-    def _take(self, number: int, taken: list[int], inside: Counter[int]) -> None:
-        taken.append(number)
-        inside.update(key for key in set(self.keys[number]) if key in self._repeated)
+        for _ in range(DRAWS):
+            if fits(place := chance.randrange(len(blocks))):
+                return place
+        start = chance.randrange(len(blocks))
+        around = [*range(start, len(blocks)), *range(start)]
+        found = next((place for place in around if fits(place)), None)
+        if found is None:
+            found = next(place for place in around if len(blocks[place]) < room[place])
+        return found
