@@ -47,8 +47,8 @@ def _metadata(config: ModelConfig) -> str:
     if isinstance(config, AdaptConfig):
         header: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     elif _is_dense(config):
-        header = {"library_name": "sentence-transformers", "pipeline_tag": "sentence-similarity"}
-        tags = ["sentence-transformers", "feature-extraction", "dense", *tags]
+        header = {"library_name": "sentence-transformers", "pipeline_tag": "feature-extraction"}
+        tags = ["sentence-transformers", "sentence-similarity", "dense", *tags]
     else:
         header = {"library_name": PACKAGE_TAG, "pipeline_tag": "feature-extraction"}
         tags = ["sparse-encoder", "sparse", "splade", "csplade", *tags]
@@ -136,7 +136,8 @@ def _training(record: TrainingRecord) -> str:
     rows: list[tuple[str, str]] = [("objective", _objective(config))]
     if config.lora_rank is not None:
         rows.append(("LoRA", f"rank {config.lora_rank}, alpha {config.lora_alpha:g}, dropout {config.lora_dropout:g}"))
-    rows.append(("output embedding", "trained" if config.trains_head else "not trained"))
+    if not _is_dense(config):
+        rows.append(("output embedding", "trained" if config.trains_head else "not trained"))
     if isinstance(config, RetrieveConfig):
         rows.append(("negatives of a query", str(config.negatives)))
         if not _is_dense(config):
@@ -182,7 +183,10 @@ def _sources(data: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[t
     """Return header and rows of the table of data sources: names without folders, and what else is known."""
     columns = [name for name in ("examples", "texts", "bytes", "revision") if any(name in source for source in data)]
     rows = [
-        (f"`{_shown_model(str(source.get('name', '')))}`", *(_value(source.get(name, "")) for name in columns))
+        (
+            f"`{_shown_model(str(source.get('name', '')))}`",
+            *(_value(source[name]) if name in source else "" for name in columns),
+        )
         for source in data
     ]
     return ("data", *columns), rows
@@ -191,7 +195,7 @@ def _sources(data: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[t
 def _results(record: TrainingRecord) -> str:
     if not record.measures:
         return ""
-    title = "Development set"
+    title = "Held-out text" if isinstance(record.config, AdaptConfig) else "Development set"
     if isinstance(record.config, RetrieveConfig) and record.config.dev is not None:
         title += f": {record.config.dev.name}, {record.config.dev_split}"
     rows = [(name.replace("_", " "), f"{value:.1f}" if name.endswith("_terms") else f"{value:.4f}")
@@ -215,9 +219,11 @@ def _limits(record: TrainingRecord, spec: EncodingSpec | None) -> str:
         )
         if _is_dense(config) and spec.query_max_length != spec.document_max_length:
             longest = max(spec.query_max_length, spec.document_max_length)
+            side = "query" if spec.query_max_length < longest else "document"
             lines.append(
-                f"sentence-transformers has one maximum length, {longest}, for both: longer texts of the shorter kind "
-                "get other vectors there than in training."
+                f"sentence-transformers has one maximum length, {longest}: it does not cut a {side} to "
+                f"{min(spec.query_max_length, spec.document_max_length)} tokens as the training did; "
+                f"set `model.max_seq_length` before encoding to have the same vectors."
             )
         if config.dev is None:
             lines.append("It was not evaluated while it was trained.")
