@@ -173,7 +173,7 @@ class _EncoderRetriever:
     def search(self, queries: Mapping[str, str], hits: int) -> Mapping[str, Sequence[Hit]]:
         impacts = self.encoder.query_impacts(list(queries.values()))
         vectors = {name: vector for name, vector in zip(queries, impacts, strict=True) if vector}
-        return self.index.search_batch(vectors, hits, self.threads)
+        return self.index.search_batch(vectors, hits, self.threads) if vectors else {}
 
 
 @contextlib.contextmanager

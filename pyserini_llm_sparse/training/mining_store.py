@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,7 +81,7 @@ class MiningStore:
         (unfinished / "documents").mkdir(parents=True)
         database = sqlite3.connect(unfinished / "store.sqlite", isolation_level=None)
         try:
-            # A power loss costs no more than a start from the beginning, for the file is renamed at the end.
+            # Without a journal a crash spoils the file; but then it has not got its name, and is made anew.
             database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES} BEGIN;")
             listed = _corpus_documents(corpus) if corpus is not None else _positives(examples, database)
             documents = _write_documents(unfinished / "documents" / "documents.jsonl", listed, database)
@@ -93,6 +94,8 @@ class MiningStore:
             database.execute("COMMIT")
         finally:
             database.close()
+        with (unfinished / "store.sqlite").open("rb+") as stream:
+            os.fsync(stream.fileno())
         unfinished.replace(work / _STORE)
 
     def relevant_ids(self, query: str) -> set[str]:
