@@ -59,6 +59,18 @@ class MineReport:
     positive_not_found: int
     seconds: float
 
+    def summary(self) -> str:
+        """Return the report in a line."""
+        text = (
+            f"{self.output}: {self.examples:,} examples with {self.negatives:,} negatives from {self.documents:,} "
+            f"documents in {self.seconds:.0f} s"
+        )
+        if self.short:
+            text += f"; {self.short:,} have fewer than asked for, {self.without_negatives:,} of them none"
+        if self.positive_not_found:
+            text += f"; no positive of {self.positive_not_found:,} was among the hits"
+        return text
+
 
 def mine(config: MineConfig, *, overwrite: bool = False, progress: Progress | None = None) -> MineReport:
     """Write the examples again, in their order, each with negatives that were searched for.
@@ -103,7 +115,11 @@ def mine(config: MineConfig, *, overwrite: bool = False, progress: Progress | No
             documents = store.documents
         counts = output.finish(chunks)
     if counts["without_negatives"]:
-        logger.warning("%s: %d examples have no negative", config.output, counts["without_negatives"])
+        logger.warning(
+            "%s: %d examples have no negative, which training with negatives refuses: raise hits, or lower first_rank "
+            "or least_margin; or take them out",
+            config.output, counts["without_negatives"],
+        )  # fmt: skip
     fields = ("examples", "negatives", "short", "without_negatives", "positive_not_found")
     return MineReport(
         config.output,

@@ -40,6 +40,13 @@ class ScoreReport:
     scored: int
     seconds: float
 
+    def summary(self) -> str:
+        """Return the report in a line."""
+        return (
+            f"{self.output}: {self.examples:,} examples with {self.scores:,} scores, {self.scored:,} of them computed "
+            f"now in {self.seconds:.0f} s"
+        )
+
 
 def score(config: ScoreConfig, *, overwrite: bool = False, progress: Progress | None = None) -> ScoreReport:
     """Write the examples again, in their order, with a teacher's score for each positive and negative.

@@ -118,6 +118,7 @@ def test_examples_without_negatives_are_written_and_counted(
     assert found["nothing"].negatives == () == found["nothing"].positive_scores
     assert found["nothing"].positives == ("Articles and conjunctions.",)
     assert (report.without_negatives, report.positive_not_found, report.short) == (1, 1, len(found))
+    assert "42 have fewer than asked for, 1 of them none; no positive of 1 was among the hits" in report.summary()
 
 
 def test_the_margin_leaves_out_what_scores_like_a_positive_and_the_seed_decides_what_is_drawn(

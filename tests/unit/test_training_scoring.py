@@ -185,6 +185,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     report = score(resumed, progress=lambda count, now: calls.append((count, now)))
     assert calls == [(3, False), (3, False), (3, True), (2, True)]
     assert report.examples == 11 and report.scored < report.scores
+    assert f"11 examples with {report.scores} scores, {report.scored} of them computed now" in report.summary()
     assert resumed.output.read_bytes() == config.output.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed.jsonl.gz", "whole.jsonl.gz"]
 
