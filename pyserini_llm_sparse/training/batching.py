@@ -19,7 +19,8 @@ from pyserini_llm_sparse.tokenization import Batch, Tokenization
 from pyserini_llm_sparse.training.config import RetrieveConfig
 from pyserini_llm_sparse.training.examples import Example
 from pyserini_llm_sparse.training.sampling import DistinctSampler, EpochDataset
-from pyserini_llm_sparse.training.sources import parts, read_examples
+from pyserini_llm_sparse.training.source_files import parts
+from pyserini_llm_sparse.training.sources import read_examples
 
 SHUFFLE_BUFFER = 4096
 

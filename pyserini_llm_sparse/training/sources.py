@@ -20,25 +20,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError, at
+from pyserini_llm_sparse.errors import DataError, ResourceError, at
 from pyserini_llm_sparse.formats.corpus import (
     IRDS,
-    JSONL_SUFFIXES,
     TSV_SUFFIXES,
     corpus_files,
     joined_fields,
     json_object,
     read_corpus,
 )
-from pyserini_llm_sparse.formats.lines import COMPRESSIONS, MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
+from pyserini_llm_sparse.formats.lines import MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
 from pyserini_llm_sparse.formats.records import RecordProblem, Rejected, excerpt
 from pyserini_llm_sparse.training.examples import Example, example_line
 from pyserini_llm_sparse.training.hub import HUB, hub_revision, read_hub
-from pyserini_llm_sparse.training.judgements import qrels_file, read_judged_examples
+from pyserini_llm_sparse.training.judgements import read_judged_examples
+from pyserini_llm_sparse.training.source_files import beir_split, is_neighbour, listed_files, parts
 from pyserini_llm_sparse.training.source_formats import example_of_fields, example_of_record, is_example
 from pyserini_llm_sparse.training.texts_by_id import COLLECTION_NAMES, QUERIES_NAMES, Neighbours, neighbour
 
-__all__ = ["example_line", "parts", "read_examples", "read_texts", "source_fingerprints"]
+__all__ = ["example_line", "read_examples", "read_texts", "source_fingerprints"]
 
 log = logging.getLogger("pyserini_llm_sparse")
 
@@ -54,7 +54,7 @@ def read_examples(source: str) -> Iterator[Example]:
     for part in parts(source):
         if part.startswith(HUB):
             yield from _hub_examples(part)
-        elif (beir := _beir(part)) is not None:
+        elif (beir := beir_split(part)) is not None:
             yield from read_judged_examples(*beir)
         else:
             yield from _file_examples(Path(part))
@@ -78,26 +78,6 @@ def read_texts(source: str) -> Iterator[str]:
             yield text
     if empty:
         log.warning("%s: %d texts without content were left out", source, empty)
-
-
-def parts(source: str) -> list[str]:
-    """Return the files of a directory as sources of their own; any other source is its only part.
-
-    Raises:
-        ResourceError: There is no such source.
-        DataError: A file's suffix says that it is something else.
-        UsageError: The source is of a kind that holds no examples.
-    """
-    if source.startswith(IRDS):
-        raise UsageError(f"{source}: no training examples: ir_datasets are read as texts only; export them to a file")
-    if source.startswith(HUB) or _beir(source) is not None or Path(source).is_file():
-        return [source]
-    if not Path(source).is_dir():
-        raise ResourceError(f"{source}: no such file or directory; give a path or {HUB}owner/name")
-    files = [str(path) for path in _listed(Path(source)) if not _is_neighbour(path)]
-    if not files:
-        raise ResourceError(f"{source}: no training examples: the directory holds no file of them; check the path")
-    return files
 
 
 def source_fingerprints(sources: Sequence[str]) -> list[dict[str, Any]]:
@@ -188,12 +168,12 @@ def _texts(source: str) -> Iterator[str]:
                 yield from _texts_of_record(row, neighbours, source, number, str(row))
     elif source.startswith(IRDS):
         yield from _corpus_texts(source)
-    elif "#" in source and _beir(source) is not None:
+    elif "#" in source and beir_split(source) is not None:
         yield from (text for example in read_examples(source) for text in example.positives)
     elif Path(source).is_dir():
         collection = neighbour(Path(source), COLLECTION_NAMES)
-        for path in [collection] if collection else _listed(Path(source)):
-            if collection or not _is_neighbour(path):
+        for path in [collection] if collection else listed_files(Path(source)):
+            if collection or not is_neighbour(path):
                 yield from _file_texts(path)
     elif Path(source).is_file():
         yield from _file_texts(Path(source))
@@ -255,49 +235,16 @@ def _texts_of_record(
         raise _bad_line(problem, source, number, shown) from problem
 
 
-def _beir(source: str) -> tuple[Path, str] | None:
-    """Return folder and split of a BEIR source; None if the source is something else."""
-    path, mark, split = source.rpartition("#")
-    if not mark or Path(source).exists():
-        path, split = source, "train"
-    folder = Path(path)
-    if not (folder / "qrels").is_dir() or neighbour(folder, COLLECTION_NAMES) is None:
-        return None
-    return folder, split
-
-
-def _listed(folder: Path) -> list[Path]:
-    """Return the files of a folder, hidden ones left out."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(name.startswith((".", "_SUCCESS")) for name in path.relative_to(folder).parts)
-        if not path.is_file() or hidden:
-            continue
-        if bare_suffix(path) not in JSONL_SUFFIXES + TSV_SUFFIXES:
-            raise DataError(
-                f"{path}: not a file of examples or texts: its suffix is none of "
-                f"{', '.join(JSONL_SUFFIXES + TSV_SUFFIXES)} (with {' or '.join(COMPRESSIONS)}); move or rename it"
-            )
-        found.append(path)
-    return found
-
-
-def _is_neighbour(path: Path) -> bool:
-    """Tell whether a file is the collection or the queries that others refer to."""
-    bare = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    return bare.name in COLLECTION_NAMES or bare.name.startswith("queries.")
-
-
 def _files(source: str) -> list[Path]:
     """Return all files that reading a source may open."""
-    if (beir := _beir(source)) is not None:
+    if (beir := beir_split(source)) is not None:
         folder, split = beir
         beside = [neighbour(folder, names) for names in (COLLECTION_NAMES, QUERIES_NAMES)]
-        found = [path for path in beside if path is not None]
-        return [*found, qrels_file(folder, split)] if (folder / "qrels" / f"{split}.tsv").exists() else found
+        judged = neighbour(folder / "qrels", (f"{split}.tsv",))
+        return [path for path in (*beside, judged) if path is not None]
     path = Path(source)
     if path.is_dir():
-        return _listed(path)
+        return listed_files(path)
     if not path.is_file():
         return corpus_files(path)  # says that there is none
     beside = [neighbour(path.parent, names) for names in (COLLECTION_NAMES, QUERIES_NAMES)]
@@ -305,12 +252,14 @@ def _files(source: str) -> list[Path]:
 
 
 def _refers(path: Path) -> bool:
-    """Tell whether a file of examples names texts by id, by reading the first of them."""
+    """Tell whether a file of examples names texts by id, by reading the first of them without any to look up."""
     try:
-        example = next(_file_examples(path), None)
-    except (DataError, ResourceError):
+        next(_line_examples(path, Neighbours(None, str(path))), None)
+    except ResourceError:
+        return True
+    except DataError:
         return False
-    return example is not None and bool(example.positive_ids)
+    return False
 
 
 def _sha256(path: Path) -> str:

@@ -386,3 +386,9 @@ def test_written_lines_have_tevatrons_keys() -> None:
 def test_an_example_that_no_training_can_use_cannot_be_made(fields: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="example 'q'"):
         Example(**{"query": "q", "positives": ("p",), **fields})
+
+
+def test_a_hub_that_cannot_be_asked_costs_the_revision_and_not_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert source_fingerprints(["hf:owner/name"]) == [{"source": "hf:owner/name", "revision": None}]
+    assert "does not say its revision" in caplog.text  # tests run offline

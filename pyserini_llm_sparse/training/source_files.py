@@ -1,0 +1,64 @@
+"""Which files a source of training data consists of: a file, a BEIR directory with a split, or a directory of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
+from pyserini_llm_sparse.formats.corpus import IRDS, JSONL_SUFFIXES, TSV_SUFFIXES
+from pyserini_llm_sparse.formats.lines import COMPRESSIONS, bare_suffix
+from pyserini_llm_sparse.training.hub import HUB
+from pyserini_llm_sparse.training.texts_by_id import COLLECTION_NAMES, neighbour
+
+
+def parts(source: str) -> list[str]:
+    """Return the files of a directory as sources of their own; any other source is its only part.
+
+    Raises:
+        ResourceError: There is no such source.
+        DataError: A file's suffix says that it is something else.
+        UsageError: The source is of a kind that holds no examples.
+    """
+    if source.startswith(IRDS):
+        raise UsageError(f"{source}: no training examples: ir_datasets are read as texts only; export them to a file")
+    if source.startswith(HUB) or beir_split(source) is not None or Path(source).is_file():
+        return [source]
+    if not Path(source).is_dir():
+        raise ResourceError(f"{source}: no such file or directory; give a path or {HUB}owner/name")
+    files = [str(path) for path in listed_files(Path(source)) if not is_neighbour(path)]
+    if not files:
+        raise ResourceError(f"{source}: no training examples: the directory holds no file of them; check the path")
+    return files
+
+
+def beir_split(source: str) -> tuple[Path, str] | None:
+    """Return folder and split of a BEIR source; None if the source is something else."""
+    path, mark, split = source.rpartition("#")
+    if not mark or Path(source).exists():
+        path, split = source, "train"
+    folder = Path(path)
+    if not (folder / "qrels").is_dir() or neighbour(folder, COLLECTION_NAMES) is None:
+        return None
+    return folder, split
+
+
+def listed_files(folder: Path) -> list[Path]:
+    """Return the files of a folder, hidden ones left out."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(name.startswith((".", "_SUCCESS")) for name in path.relative_to(folder).parts)
+        if not path.is_file() or hidden:
+            continue
+        if bare_suffix(path) not in JSONL_SUFFIXES + TSV_SUFFIXES:
+            raise DataError(
+                f"{path}: not a file of examples or texts: its suffix is none of "
+                f"{', '.join(JSONL_SUFFIXES + TSV_SUFFIXES)} (with {' or '.join(COMPRESSIONS)}); move or rename it"
+            )
+        found.append(path)
+    return found
+
+
+def is_neighbour(path: Path) -> bool:
+    """Tell whether a file is the collection or the queries that others refer to."""
+    bare = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    return bare.name in COLLECTION_NAMES or bare.name.startswith("queries.")
