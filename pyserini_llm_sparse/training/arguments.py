@@ -23,7 +23,6 @@ SAVE_STEPS = 500
 DEFAULTS: dict[str, Any] = {
     "dataloader_drop_last": True,
     "ddp_find_unused_parameters": False,
-    "ddp_broadcast_buffers": False,
     "logging_nan_inf_filter": False,
     "save_total_limit": 2,
     "restore_callback_states_from_checkpoint": True,

@@ -80,6 +80,8 @@ class PhaseTrainer(Trainer):
         callbacks: list[Any] | None = None,
     ) -> None:
         require_known_trainer()
+        if args.fsdp and args.world_size == 1:
+            raise UsageError("trainer: fsdp: there is one process only; start several with `accelerate launch`")
         self.run_config = config
         self._root = model  # as it is before anything is wrapped
         self._sums: dict[str, Tensor] = {}
@@ -106,6 +108,11 @@ class PhaseTrainer(Trainer):
             raise UsageError(
                 f"{args.n_gpu} GPUs, one process: a batch would be torn apart; start with `accelerate launch` or "
                 "`torchrun`, or set CUDA_VISIBLE_DEVICES=0"
+            )
+        if args.fsdp and not self.is_fsdp_enabled:
+            raise UsageError(
+                f"trainer: fsdp: accelerate does not shard on {args.device.type} and would copy the model into each "
+                "process; leave fsdp out, or start on GPUs"
             )
         batch = args.train_batch_size * args.world_size
         examples = len(train_dataset) if hasattr(train_dataset, "__len__") else None
@@ -152,7 +159,7 @@ class PhaseTrainer(Trainer):
         if not bool(torch.isfinite(loss)):
             listed = ", ".join(f"{name} {float(part):g}" for name, part in parts.items())
             raise RunError(
-                f"step {self.state.global_step + 1}: the loss is {float(loss)} ({listed}); lower "
+                f"step {self.state.global_step + 1}: the loss is {float(loss.detach())} ({listed}); lower "
                 "trainer.learning_rate, set trainer.warmup_steps, or compute in bf16 rather than fp16"
             )
         self._micro_batches += 1

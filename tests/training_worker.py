@@ -1,0 +1,92 @@
+"""Runs small trainings as one of several processes, and writes what came out; see `training_runs.in_two_processes`.
+
+Arguments: a folder for the results, then names of runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from safetensors.torch import save_file
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+from pyserini_llm_sparse.training.trainer import RetrievalTrainer
+from tests.training_runs import FirstGradient, logged, run_config, trainer
+
+LORA = {"lora_rank": 4, "lora_dropout": 0.0}
+FSDP: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2, "cpu_ram_efficient_loading": False}}
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "cached-accumulated": {"gradient_cache_size": 3, "trainer": {"gradient_accumulation_steps": 2}},
+    "inference-free": {
+        "query_encoder": "inference-free", "model": "inference_free", "attention": "bidirectional",
+        "gradient_cache_size": 3,
+    },
+    "lora": {**LORA, "objective": "contrastive+distillation", "trainer": {"gradient_checkpointing": True}},
+    "fsdp-cached": {"gradient_cache_size": 3, "trainer": FSDP},
+    "fsdp-lora": {**LORA, "trainer": {**FSDP, "optim": "adamw_torch", "learning_rate": 1e-3}},
+}  # fmt: skip
+# SGD has no state, and torch cannot put an empty one back into shards.
+RESUMED = [name for name in RUNS if name != "fsdp-cached"]
+
+
+class ShardedOnCpu(RetrievalTrainer):
+    """accelerate shards on GPUs only, and takes DDP elsewhere; gloo can do it, so it is told that it may."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        for state in (self.accelerator.state, PartialState()):
+            state.distributed_type = DistributedType.FSDP
+        self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+        self.is_fsdp_enabled = True
+
+
+def settings(name: str, world: int, folder: Path, models: dict[str, str]) -> Any:
+    """A run whose batch of eight is shared by `world` processes; in one alone, it is neither sharded nor cached."""
+    fields = dict(RUNS[name])
+    arguments = {
+        "max_steps": 4, "per_device_train_batch_size": 8 // world, "save_steps": 2,
+        "optim": "sgd", "learning_rate": 1e-4,  # Adam would not show a gradient of the wrong size
+        **{key: value for key, value in fields.pop("trainer", {}).items() if world > 1 or "fsdp" not in key},
+    }  # fmt: skip
+    fields["model"] = models[fields.get("model", "llama_causal")]
+    if world == 1:
+        fields.pop("gradient_cache_size", None)
+    return run_config(folder, trainer=arguments, **fields)
+
+
+def main(results: Path, names: list[str]) -> None:
+    models = json.loads((results / "models.json").read_text())
+    for name in names:
+        folder = results / name
+        kind = ShardedOnCpu if name.startswith("fsdp") else RetrievalTrainer
+        first = FirstGradient()
+        config = settings(name, int(os.environ["WORLD_SIZE"]), folder, models)
+        run = trainer(config, folder, kind=kind, callbacks=[first])
+        run.train()
+        finished = run.finished_model()
+        again = run
+        if name in RESUMED:
+            again = trainer(config, folder, kind=kind)
+            again.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+        if run.is_world_process_zero():
+            facts = {
+                "losses": logged(run), "resumed": logged(again),
+                "modules": [type(module).__name__ for module in run.model_wrapped.modules()],
+            }  # fmt: skip
+            (folder / "facts.json").write_text(json.dumps(facts))
+            save_file(finished.trained_weights(), folder / "weights.safetensors")
+            save_file(first.gradient, folder / "gradient.safetensors")
+        run.accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
