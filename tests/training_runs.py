@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def examples(number: int = 32) -> list[Example]:
     """Queries, positives and two negatives each, with texts of different lengths, each text once."""
     texts = list(dict.fromkeys(sentences()))
-    long = [" ".join(texts[place : place + 1 + place % 3]) for place in range(0, len(texts) - 3)]
+    long = [" ".join(texts[place : place + 1 + place % 3]) for place in range(len(texts) - 3)]
     return [
         Example(texts[place][4:], (long[place],), (long[place + 60], long[place + 100]), (3.0,), (1.0, 0.5))
         for place in range(number)

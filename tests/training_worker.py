@@ -13,10 +13,9 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from safetensors.torch import save_file
-
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from safetensors.torch import save_file
 
 from pyserini_llm_sparse.training.trainer import RetrievalTrainer
 from tests.training_runs import FirstGradient, logged, run_config, trainer

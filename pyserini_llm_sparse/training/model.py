@@ -54,7 +54,7 @@ class TrainableModel(nn.Module):
         return self.backbone.model.config
 
     def trained_weights(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return the weights that are trained, by name, on the CPU.
+        """Return the weights that are trained, by name, on the CPU (themselves, not copies, if they are there).
 
         Args:
             state: Where to take them from rather than from the module, such as a sharded model's collected state.

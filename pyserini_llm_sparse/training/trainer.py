@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from pyserini_llm_sparse.errors import UsageError
@@ -21,6 +22,7 @@ from pyserini_llm_sparse.training.gradient_cache import cached_backward
 from pyserini_llm_sparse.training.health import CollapseDetector, vector_health
 from pyserini_llm_sparse.training.model import RetrievalModel
 from pyserini_llm_sparse.training.objectives import RetrievalObjective, ramp
+from pyserini_llm_sparse.training.packing import NO_TARGET
 from pyserini_llm_sparse.training.phase_trainer import PhaseTrainer
 
 
@@ -181,21 +183,28 @@ class AdaptationTrainer(PhaseTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the mean loss and its parts over the held-out sequences."""
+        """Return the mean loss and its parts over the tokens of the held-out sequences."""
         started = time.monotonic()
         model: Any = self.model
         was_training = model.training
         model.eval()
-        found = []
+        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        # Not the Trainer's loader, which leaves out a last batch that is not full, as training must.
+        loader = DataLoader(
+            dataset, batch_size=self.args.per_device_eval_batch_size, collate_fn=self.data_collator
+        )  # fmt: skip
+        sums, names = torch.zeros(1), ["loss"]
         with torch.no_grad():
-            for inputs in self.get_eval_dataloader(eval_dataset):
+            for inputs in self.accelerator.prepare(loader):
                 loss, parts = self._loss(model, self._prepare_inputs(inputs))
-                found.append(torch.stack([loss, *parts.values()]))
-                names = ["loss", *parts]
+                predicted = (inputs["targets"] != NO_TARGET).sum().to(loss.dtype)
+                found = torch.stack([loss, *parts.values(), torch.ones_like(loss)]) * predicted
+                sums, names = sums.to(found) + found, ["loss", *parts]
         model.train(was_training)
-        if not found:
+        totals = self.accelerator.reduce(sums, reduction="sum")
+        if not bool(totals[-1]):
             raise UsageError("evaluate: there is no held-out text; raise held_out_texts")
-        means = self.accelerator.reduce(torch.stack(found).mean(0), reduction="mean").tolist()
+        means = (totals[:-1] / totals[-1]).tolist()
         return self._reported(
             {f"{metric_key_prefix}_{name}": mean for name, mean in zip(names, means, strict=True)}, started
         )
