@@ -42,6 +42,8 @@ __all__ = ["example_line", "read_examples", "read_texts", "source_fingerprints"]
 
 log = logging.getLogger("pyserini_llm_sparse")
 
+TEXT_KEYS = {"contents", "title", "text"}
+
 
 def read_examples(source: str) -> Iterator[Example]:
     """Yield the training examples of a source, in a fixed order.
@@ -230,6 +232,11 @@ def _texts_of_record(
         if is_example(record):
             yield from example_of_record(record, neighbours, source, number).positives
         else:
+            if not TEXT_KEYS & record.keys():
+                raise RecordProblem(
+                    f"no field {' or '.join(sorted(TEXT_KEYS))}", f"the record has {', '.join(map(str, record))}",
+                    "write its text under one of these names",
+                )  # fmt: skip
             yield joined_fields(record, None, str(record.get("_id", "")))
     except RecordProblem as problem:
         raise _bad_line(problem, source, number, shown) from problem

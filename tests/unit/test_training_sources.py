@@ -326,7 +326,7 @@ def test_texts_without_content_are_left_out_and_counted(tmp_path: Path, caplog: 
 
 
 def test_a_record_without_text_names_its_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"c\.jsonl:2: no field contents or title or text"):
+    with pytest.raises(DataError, match=r"c\.jsonl:2: no field contents or text or title: the record has definition"):
         list(read_texts(write(tmp_path / "c.jsonl", {"text": "x"}, {"definition": "y"})))
 
 
