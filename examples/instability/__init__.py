@@ -1,0 +1,1 @@
+"""CSPLADE's instability on a small model: contrastive training with and without adaptation."""
