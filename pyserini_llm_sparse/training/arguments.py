@@ -69,8 +69,6 @@ def training_arguments(config: ModelConfig, run_folder: str | Path, *, evaluates
         "accelerator_config": {"dispatch_batches": False, **(given.get("accelerator_config") or {})},
         **_evaluation(config, given, evaluates),
     }
-    if "logging_dir" in fields:
-        values["logging_dir"] = str(Path(run_folder) / LOGS)
     try:
         return TrainingArguments(**values)
     except ImportError as error:

@@ -7,6 +7,7 @@ and `trainer` are alone in touching its internals.
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ from pyserini_llm_sparse.training.model import TrainableModel
 from pyserini_llm_sparse.training.sampling import EpochDataset, EpochSampler
 
 WEIGHTS = "model.safetensors"  # the name by which the Trainer recognises a checkpoint
+
+_logger = logging.getLogger("pyserini_llm_sparse")
 
 # What is overridden, with the parameters that the overriding methods count on.
 _OVERRIDDEN = {
@@ -149,6 +152,9 @@ class PhaseTrainer(Trainer):
         if "loss" in logs:
             logs.update(self._drained())
         super().log(logs, start_time)
+        if self.args.disable_tqdm and self.is_world_process_zero():  # no progress bar shows them
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, (int, float)))
+            _logger.info("step %d of %d: %s", self.state.global_step, self.state.max_steps, shown)
 
     def _record(self, loss: Tensor, parts: Mapping[str, Tensor]) -> None:
         """Keep the parts of a micro-batch's loss for the log, and stop where it is no number.

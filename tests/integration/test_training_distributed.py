@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from pyserini_llm_sparse.errors import UsageError
 from tests.checkpoints import checkpoint
 from tests.training_runs import FirstGradient, distance, in_two_processes, logged, run_config, trainer
-from tests.training_worker import FSDP, RESUMED, RUNS, settings
+from tests.training_worker import BEST, FSDP, RESUMED, RUNS, settings
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,13 @@ def test_the_model_is_sharded_by_layers_where_fsdp_is_asked_for(results: Path) -
     modules = facts(results, "fsdp-lora")["modules"]
     assert modules.count("FSDPLlamaDecoderLayer") == 2 and modules[0] == "FSDPRetrievalModel"
     assert facts(results, "plain")["modules"][0] == "DistributedDataParallel"
+
+
+def test_a_sharded_run_ends_with_its_best_checkpoint(results: Path) -> None:
+    finished = load_file(results / BEST / "weights.safetensors")
+    for step, is_best in ((2, True), (4, False)):
+        kept = load_file(results / BEST / f"checkpoint-{step}" / "model.safetensors")
+        assert (distance(finished, kept) < 1e-6) is is_best
 
 
 def test_a_checkpoint_of_two_processes_holds_the_adapter_only(results: Path) -> None:
