@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from pyserini_llm_sparse.cli.console import examples, say
+from pyserini_llm_sparse.cli.console import examples, say, without_java_warnings
 from pyserini_llm_sparse.training.config import CONFIGS, Phase
 
 NAME = "train"
@@ -94,7 +94,8 @@ def _run(phase: Phase, path: Path | None, overrides: list[str], overwrite: bool)
     elif phase == "mine":
         from pyserini_llm_sparse.training.mining import mine
 
-        report = mine(config, overwrite=overwrite)
+        with without_java_warnings():
+            report = mine(config, overwrite=overwrite)
     else:
         from pyserini_llm_sparse.training.scoring import score
 

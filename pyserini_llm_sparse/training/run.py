@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from pyserini_llm_sparse.training.arguments import training_arguments
 from pyserini_llm_sparse.training.batching import ExampleDataset, RetrievalCollator, StreamedExamples
 from pyserini_llm_sparse.training.config import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.evaluation import DevelopmentSet, evaluate, parse_measures
+from pyserini_llm_sparse.training.examples import Example
 from pyserini_llm_sparse.training.model import build_adaptation_model, build_model, starting_checkpoint
 from pyserini_llm_sparse.training.packing import adaptation_data
 from pyserini_llm_sparse.training.provenance import TrainingRecord, environment
 from pyserini_llm_sparse.training.query_table import starting_query_weights
 from pyserini_llm_sparse.training.result import require_expressible, save_adaptation, save_result
 from pyserini_llm_sparse.training.run_folder import RunFolder
-from pyserini_llm_sparse.training.sources import source_fingerprints
+from pyserini_llm_sparse.training.sources import read_examples, source_fingerprints
 from pyserini_llm_sparse.training.trainer import AdaptationTrainer, RetrievalTrainer
 
 _logger = logging.getLogger("pyserini_llm_sparse")
@@ -102,7 +104,7 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
     if config.streaming:
         examples = StreamedExamples(config.train, config.seed)
     else:
-        examples = ExampleDataset.from_sources(config.train)
+        examples = ExampleDataset(_with_negatives(config))
     model = build_model(config, checkpoint, _query_weights(config, checkpoint, tokenization, examples))
 
     def measured(model: Any, own_terms_only: bool = False) -> dict[str, float]:
@@ -147,6 +149,18 @@ def _begin(config: ModelConfig, overwrite: bool, evaluates: bool) -> tuple[RunFo
         folder.prepare(overwrite)
     state.wait_for_everyone()
     return folder, arguments
+
+
+def _with_negatives(config: RetrieveConfig) -> Iterator[Example]:
+    """Yield the training examples; those without a negative are left out and counted if negatives are wanted."""
+    left_out = 0
+    for example in chain.from_iterable(map(read_examples, config.train)):
+        if config.negatives and not example.negatives:
+            left_out += 1
+        else:
+            yield example
+    if left_out:
+        _logger.warning("train: %d examples without a negative are left out; `train mine` finds some", left_out)
 
 
 def _query_weights(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import orjson
 from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from pyserini_llm_sparse.errors import DataError, UsageError
@@ -58,11 +60,13 @@ class RunFolder:
                 f"{self.path}: holds a run with other settings: {listed}; go on with those, or start again with "
                 "--overwrite"
             )
+        for checkpoint in self.path.glob("checkpoint-*"):
+            if not _is_complete(checkpoint):
+                shutil.rmtree(checkpoint)
 
     def last_checkpoint(self) -> str | None:
         """Return the checkpoint to go on from; None at the start."""
-        found: str | None = get_last_checkpoint(str(self.path))
-        return found
+        return get_last_checkpoint(str(self.path))
 
     def seconds(self) -> float:
         """Return the time that the finished parts of the run have taken."""
@@ -96,6 +100,14 @@ class RunFolder:
     def _write(self, state: dict[str, Any]) -> None:
         with atomic_file(self.path / STATE_FILE) as stream:
             stream.write(orjson.dumps(state, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Tell whether the Trainer had finished writing a checkpoint: its state is what it writes last."""
+    try:
+        return isinstance(orjson.loads((checkpoint / TRAINER_STATE_NAME).read_bytes()), dict)
+    except (OSError, ValueError):
+        return False
 
 
 class _Clock(TrainerCallback):
