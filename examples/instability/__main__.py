@@ -3,9 +3,11 @@
     python -m examples.instability --data ../shared/data --output build/instability
 
 CSPLADE (arXiv 2504.10816, section 3.1) reports that contrastive training of a causal language model is unstable at its
-beginning, and that adaptation with cross-entropy over ``log1p(relu(logits))`` cures it. The starts here are random
-weights, ordinary next-token adaptation, and CSPLADE's; each is trained under several settings with several seeds. A run
-that is finished is not run again, and one that was stopped goes on. The table and the plot are made at the end.
+beginning, and that adaptation with cross-entropy over ``log1p(relu(logits))`` cures it. Here a small Llama is
+pre-trained on the passages first, once. It is then trained to retrieve as it is, after more of the same next-token
+training, or after CSPLADE's adaptation; and, to compare with, from random weights. Each is done under several settings
+with several seeds. A run that is finished is not run again, and one that was stopped goes on. The table and the plot
+are made at the end, and with --report at any time.
 """
 
 from __future__ import annotations
@@ -13,37 +15,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.instability.report import write_report
+from examples.instability.settings import ARMS, BATCH, OBJECTIVES, SETTINGS, SOURCES, Setting, run_folder
 from examples.study_material import DEV_FOLDER, TOKENIZER_FOLDER, TRAIN_FILE, prepare, random_llama
 from pyserini_llm_sparse.errors import LlmSparseError
 from pyserini_llm_sparse.training.config import AdaptConfig, RetrieveConfig
 from pyserini_llm_sparse.training.run import adapt, retrieve
 
-SOURCES = ("squad", "stackexchange", "medquad")
-ARMS = {"none": None, "next-token": "next-token", "CSPLADE": "sparse-next-token"}
-BATCH = 24
-
 log = logging.getLogger("instability")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is varied: peak learning rate, FLOPs weight of both sides, and whether input and output share weights."""
-
-    learning_rate: float
-    flops_weight: float
-    tied: bool = True
-
-    @property
-    def name(self) -> str:
-        """A name for files and tables."""
-        return f"lr{self.learning_rate:g}-flops{self.flops_weight:g}{'' if self.tied else '-untied'}"
-
-
-SETTINGS = (Setting(1e-3, 3e-3), Setting(1e-4, 3e-3), Setting(1e-3, 3e-2), Setting(1e-3, 3e-3, tied=False))
 
 
 def main() -> None:
@@ -51,63 +33,69 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/*.jsonl.gz")
     parser.add_argument("--output", type=Path, required=True, help="folder for all runs")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of the first setting; the others have two at most")
-    parser.add_argument("--adaptation-steps", type=int, default=250)
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the first setting; the others have one")
+    parser.add_argument("--pretraining-steps", type=int, default=1500)
+    parser.add_argument("--adaptation-steps", type=int, default=200)
     parser.add_argument("--steps", type=int, default=100, help="steps of contrastive training")
     parser.add_argument("--settings", type=int, default=len(SETTINGS), help="how many of the settings")
-    parser.add_argument("--report-to", type=Path, help="folder for the table and the plot; by default --output")
+    parser.add_argument("--report", type=Path, help="only write table and plot of what there is, to this folder")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    log.setLevel(logging.INFO)
     work: Path = arguments.output
-    prepare(arguments.data, SOURCES, work, pairs=8000, dev_documents=300, dev_queries=120, vocabulary=4096)
     settings = SETTINGS[: arguments.settings]
-    runs = [(settings[0], seed) for seed in range(arguments.seeds)]
-    runs += [(setting, seed) for seed in range(min(2, arguments.seeds)) for setting in settings[1:]]
-    for setting, seed in runs:
-        for arm, objective in ARMS.items():
-            start = _start(work, setting.tied, objective, seed, arguments.adaptation_steps)
-            _retrieve(work, setting, arm, start, seed, arguments.steps)
-    from examples.instability.report import write_report
-
-    write_report(work, settings, tuple(ARMS), arguments.report_to or work)
-
-
-def run_folder(work: Path, setting: Setting, arm: str, seed: int) -> Path:
-    """Return where a run's result goes."""
-    return work / "runs" / setting.name / f"{arm}-seed{seed}"
+    if arguments.report is None:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        log.setLevel(logging.INFO)
+        prepare(arguments.data, SOURCES, work, pairs=8000, dev_documents=300, dev_queries=120, vocabulary=4096)
+        runs = [(settings[0], seed) for seed in range(min(2, arguments.seeds))]
+        runs += [(setting, 0) for setting in settings[1:]]
+        runs += [(settings[0], seed) for seed in range(2, arguments.seeds)]
+        for setting, seed in runs:
+            for arm in ARMS:
+                start = _start(work, arm, seed, arguments.pretraining_steps, arguments.adaptation_steps)
+                _retrieve(work, setting, arm, start, seed, arguments.steps)
+    write_report(work, settings, ARMS, arguments.report or work)
 
 
-def _start(work: Path, tied: bool, objective: str | None, seed: int, steps: int) -> Path:
-    """Return the model that a run starts from, after its adaptation if there is one."""
-    kind = "tied" if tied else "untied"
-    initial = work / "starts" / f"{kind}-seed{seed}"
-    random_llama(
-        initial, work / TOKENIZER_FOLDER, layers=2, hidden=128, feed_forward=384, heads=4, tied=tied, seed=seed
-    )
-    if objective is None:
-        return initial
-    adapted = work / "starts" / f"{kind}-seed{seed}-{objective}"
-    if not adapted.is_dir():
-        report = adapt(
-            AdaptConfig(
-                output=adapted,
-                seed=seed,
-                model=str(initial),
-                attention="causal",
-                texts=(str(work / TRAIN_FILE),),
-                objective=objective,  # type: ignore[arg-type]
-                sequence_length=128,
-                held_out_texts=32,
-                trainer={
-                    "max_steps": steps, "per_device_train_batch_size": 8, "learning_rate": 2e-3, "warmup_steps": 0.1,
-                    "lr_scheduler_type": "cosine", "logging_steps": 20, "eval_steps": steps, "use_cpu": True,
-                    "report_to": [],
-                },
-            )
-        )  # fmt: skip
-        log.info(report.summary())
+def _start(work: Path, arm: str, seed: int, pretraining_steps: int, adaptation_steps: int) -> Path:
+    """Return the model that a run starts from, after what makes it."""
+    tokenizer = work / TOKENIZER_FOLDER
+    shape = {"layers": 2, "hidden": 128, "feed_forward": 384, "heads": 4, "tied": True}
+    if arm == "random weights":
+        untrained = work / "starts" / f"random-seed{seed}"
+        random_llama(untrained, tokenizer, **shape, seed=seed)  # type: ignore[arg-type]
+        return untrained
+    initial, pretrained = work / "starts" / "initial", work / "starts" / "pretrained"
+    random_llama(initial, tokenizer, **shape, seed=100)  # type: ignore[arg-type]
+    _adapt(work, initial, pretrained, "next-token", 100, pretraining_steps, 3e-3)
+    if arm == "no adaptation":
+        return pretrained
+    adapted = work / "starts" / f"{arm}-seed{seed}"
+    _adapt(work, pretrained, adapted, OBJECTIVES[arm], seed, adaptation_steps, 1e-3)
     return adapted
+
+
+def _adapt(work: Path, model: Path, output: Path, objective: str, seed: int, steps: int, learning_rate: float) -> None:
+    """Train a language model on the passages of the training pairs, unless that is done."""
+    if output.is_dir():
+        return
+    report = adapt(
+        AdaptConfig(
+            output=output,
+            seed=seed,
+            model=str(model),
+            attention="causal",
+            texts=(str(work / TRAIN_FILE),),
+            objective=objective,  # type: ignore[arg-type]
+            sequence_length=128,
+            held_out_texts=32,
+            trainer={
+                "max_steps": steps, "per_device_train_batch_size": 8, "learning_rate": learning_rate,
+                "warmup_steps": 0.1, "lr_scheduler_type": "cosine", "logging_steps": 20, "eval_steps": steps,
+                "use_cpu": True, "report_to": [],
+            },
+        )
+    )  # fmt: skip
+    log.info(report.summary())
 
 
 def _retrieve(work: Path, setting: Setting, arm: str, start: Path, seed: int, steps: int) -> None:

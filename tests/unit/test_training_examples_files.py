@@ -1,0 +1,124 @@
+"""The run files and launch files in examples/training are ones that the package and accelerate take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pyserini_llm_sparse.training.config import AdaptConfig, RetrieveConfig
+from pyserini_llm_sparse.training.examples import Example
+from pyserini_llm_sparse.training.run_file import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "examples" / "training"
+RUN_FILES = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent.name != "accelerate")
+LAUNCH_FILES = sorted((FOLDER / "accelerate").glob("*.yaml"))
+PAPERS = [path for path in RUN_FILES if path.parent.name != "small"]
+
+
+def phase(path: Path) -> str:
+    """Files are named for their phase, and Lion's three retrievers for their objective."""
+    return path.stem if path.stem in ("adapt", "retrieve", "mine", "score") else "retrieve"
+
+
+def identifier(path: Path) -> str:
+    return str(path.relative_to(FOLDER))
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=identifier)
+def test_a_run_file_is_valid(path: Path) -> None:
+    assert load_config(phase(path), path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=identifier)
+def test_its_trainer_arguments_are_known_to_transformers(path: Path, tmp_path: Path) -> None:
+    from pyserini_llm_sparse.training.arguments import training_arguments
+
+    config = load_config(phase(path), path)  # type: ignore[arg-type]
+    if not isinstance(config, AdaptConfig | RetrieveConfig):
+        return
+    on_cpu = {**config.trainer, "bf16": False, "use_cpu": True}
+    arguments = training_arguments(config.model_copy(update={"trainer": on_cpu}), tmp_path, evaluates=True)
+    assert arguments.learning_rate == config.trainer["learning_rate"]
+    assert arguments.warmup_steps == config.trainer.get("warmup_steps", 0)
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=identifier)
+def test_it_says_how_it_is_started(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert f"train {phase(path)} {path.relative_to(ROOT)}" in text
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=identifier)
+def test_a_papers_file_names_the_paper(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "arXiv 2" in text
+    assert phase(path) == "adapt" or "# Expected" in text
+
+
+def test_csplade_has_three_variants_by_one_field() -> None:
+    path = FOLDER / "csplade/llama-3.2-1b/retrieve.yaml"
+    variants = [
+        load_config("retrieve", path, [f"attention={attention}"]).encoding_spec()
+        for attention in ("causal", "echo", "bidirectional")
+    ]
+    assert variants[0].replace(attention="echo") == variants[1]
+    assert variants[0].replace(attention="bidirectional") == variants[2]
+
+
+def test_lion_sparse_and_dense_differ_by_one_switch() -> None:
+    for name in ("cl", "kd", "cl-kd"):
+        path = FOLDER / "lion/llama-3.2-1b" / f"{name}.yaml"
+        sparse = load_config("retrieve", path)
+        dense = load_config("retrieve", path, ["representation=dense"])
+        assert sparse.model_copy(update={"representation": "dense"}) == dense
+        assert sparse.uses_teacher == ("kd" in name)
+        assert sparse.uses_contrast == ("cl" in name)
+        assert sparse.logit_scale == pytest.approx(2048**-0.25, abs=1e-5)
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_a_launch_file_is_accelerates(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))  # refuses keys that it does not know
+    kinds = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "deepspeed-zero2": "DEEPSPEED", "deepspeed-zero3": "DEEPSPEED"}
+    assert config.distributed_type == kinds[path.stem]
+    assert "accelerate launch --config_file examples/training/accelerate/" + path.name in path.read_text("utf-8")
+
+
+def test_the_fsdp_file_asks_for_the_second_version() -> None:
+    import argparse
+
+    from accelerate.commands.launch import launch_command_parser
+
+    settings = yaml.safe_load((FOLDER / "accelerate" / "fsdp.yaml").read_text("utf-8"))["fsdp_config"]
+    parser: argparse.ArgumentParser = launch_command_parser()
+    known = {action.dest for action in parser._actions}
+    assert settings["fsdp_version"] == 2
+    assert settings.keys() <= known
+
+
+def test_the_small_session_hangs_together() -> None:
+    small = FOLDER / "small"
+    mine, score, adapt, retrieve = (
+        load_config(name, small / f"{name}.yaml")  # type: ignore[arg-type]
+        for name in ("mine", "score", "adapt", "retrieve")
+    )
+    assert score.train == (str(mine.output),)
+    assert retrieve.train == (str(score.output),)
+    assert retrieve.model == str(adapt.output)
+    assert retrieve.negatives == mine.negatives
+
+
+def test_the_small_pairs_and_their_development_set_can_be_read_and_share_nothing() -> None:
+    from pyserini_llm_sparse.training.evaluation import DevelopmentSet
+    from pyserini_llm_sparse.training.sources import read_examples
+
+    pairs: list[Example] = list(read_examples(str(FOLDER / "small" / "pairs.jsonl")))
+    development = DevelopmentSet.load(FOLDER / "small" / "dev")
+    assert len({pair.query for pair in pairs}) == len(pairs) == 40
+    assert len(development.queries) == 8
+    assert not set(development.documents) & {text for pair in pairs for text in pair.positives}
