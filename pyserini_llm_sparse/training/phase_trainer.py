@@ -99,6 +99,9 @@ class PhaseTrainer(Trainer):
             eval_dataset=eval_dataset,
             callbacks=[*stopping, *(callbacks or [])],
         )
+        if not self.is_deepspeed_enabled:
+            # Earlier versions have accelerate divide by it once more (transformers issue 45305; seen in 5.2).
+            self.accelerator.gradient_accumulation_steps = 1
         self.remove_callback(PrinterCallback)  # standard output is for results
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback):
