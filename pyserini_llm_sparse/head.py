@@ -128,7 +128,8 @@ def _forward(
         for texts, positions in _groups(pooled, min(terms_per_block, vocabulary), budget)
     ]
     empty = ~pooled.any(1)
-    with torch.no_grad():
+    # The dtype is decided above: autocast would narrow products on a CPU that the backward pass does not narrow.
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         for start in range(0, vocabulary, terms_per_block):
             terms = slice(start, min(start + terms_per_block, vocabulary))
             block_weight = weight[terms].to(dtype)

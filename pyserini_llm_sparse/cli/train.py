@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from pyserini_llm_sparse.cli.console import examples, say, without_java_warnings
+from pyserini_llm_sparse.cli.console import examples, progress_bar, say, without_java_warnings
 from pyserini_llm_sparse.training.config import CONFIGS, Phase
 
 NAME = "train"
@@ -76,8 +76,10 @@ def _phase_command(phase: Phase) -> Callable[..., None]:
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    again = "" if phase == "mine" else " An interrupted run goes on when the same command is given again."
-    command.__doc__ = f"{SUMMARIES[phase]}\n\nA field that is given here replaces the run file's.{again}"
+    command.__doc__ = (
+        f"{SUMMARIES[phase]}\n\nA field that is given here replaces the run file's. An interrupted run goes on when "
+        "the same command is given again."
+    )
     return command
 
 
@@ -94,12 +96,13 @@ def _run(phase: Phase, path: Path | None, overrides: list[str], overwrite: bool)
     elif phase == "mine":
         from pyserini_llm_sparse.training.mining import mine
 
-        with without_java_warnings():
-            report = mine(config, overwrite=overwrite)
+        with without_java_warnings(), progress_bar(lambda: None, "queries") as progress:
+            report = mine(config, overwrite=overwrite, progress=progress)
     else:
         from pyserini_llm_sparse.training.scoring import score
 
-        report = score(config, overwrite=overwrite)
+        with progress_bar(lambda: None, "examples") as progress:
+            report = score(config, overwrite=overwrite, progress=progress)
     say(report.summary())
 
 

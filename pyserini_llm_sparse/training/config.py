@@ -32,7 +32,7 @@ class PhaseConfig(BaseModel):
     """What every phase has.
 
     Attributes:
-        output: Directory of the result.
+        output: Where the result goes: the directory of a model, or a file of training examples.
         seed: Seed of everything that is drawn.
     """
 

@@ -63,7 +63,7 @@ class Example:
     @property
     def where(self) -> str:
         """The place that it came from, as messages name it."""
-        return at(self.source, self.line) if self.source else f"example {self.query[:40]!r}"
+        return at(self.source, self.line or None) if self.source else f"example {self.query[:40]!r}"
 
     def _wrong(self, what: str, why: str, remedy: str) -> DataError:
         return DataError(f"{self.where}: {what}: {why}; {remedy}")

@@ -151,3 +151,12 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_weights_are_never_negative_and_zero_stays_zero():
     weights = head.activate(torch.tensor([-3.0, 0.0, 1.0]), scale=2.0)
     torch.testing.assert_close(weights, torch.tensor([0.0, 0.0, 1.0986123]))
+
+
+def test_autocast_does_not_narrow_products_on_a_cpu() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(2, 5, 64, generator=generator), torch.randn(300, 64, generator=generator)
+    mask = torch.ones(2, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head.max_logits(hidden, weight, mask)
+    assert torch.equal(found, head.max_logits(hidden, weight, mask))
