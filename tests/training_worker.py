@@ -22,7 +22,8 @@ from pyserini_llm_sparse.training.trainer import RetrievalTrainer
 from tests.training_runs import FirstGradient, logged, run_config, trainer
 
 LORA = {"lora_rank": 4, "lora_dropout": 0.0}
-FSDP: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2, "cpu_ram_efficient_loading": False}}
+FSDP: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2, "cpu_ram_efficient_loading": True}}
+FSDP_WHOLE: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2, "cpu_ram_efficient_loading": False}}
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {},
     "cached-accumulated": {"gradient_cache_size": 3, "trainer": {"gradient_accumulation_steps": 2}},
@@ -31,7 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "gradient_cache_size": 3,
     },
     "lora": {**LORA, "objective": "contrastive+distillation", "trainer": {"gradient_checkpointing": True}},
-    "fsdp-cached": {"gradient_cache_size": 3, "trainer": FSDP},
+    "fsdp-cached": {"gradient_cache_size": 3, "trainer": FSDP_WHOLE},
     "fsdp-lora": {**LORA, "trainer": {**FSDP, "optim": "adamw_torch", "learning_rate": 1e-3}},
 }  # fmt: skip
 # Its first evaluation, at step 2, is the best.

@@ -2,6 +2,9 @@
 
 The Trainer carries the loop: optimiser, schedule, accumulation, several processes, checkpoints, resuming. This module
 and `trainer` are alone in touching its internals.
+
+DDP and FSDP (version 2) are tested, over gloo. DeepSpeed is handed to the Trainer's own paths and has never been run
+here; with ZeRO-3 the output layer's weight is used outside its module, which DeepSpeed must notice by itself.
 """
 
 from __future__ import annotations
