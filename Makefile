@@ -8,6 +8,8 @@ TORCH ?= torch==2.13.0
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 SOURCES = $(shell find pyserini_llm_sparse -type f -not -path '*/__pycache__/*') $(wildcard *.py *.pth *.start)
+# Test files side by side, each in a process with one thread.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: demo test test-end-to-end lint clean
@@ -16,11 +18,11 @@ demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo/run.py
 
 test: $(VENV)/installed lint
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 # The claims that only a whole Pyserini can prove, for the second interpreter of a continuous integration run.
 test-end-to-end: $(VENV)/installed
-	$(VENV)/bin/python -m pytest tests/integration
+	$(PYTEST) tests/integration
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
