@@ -30,18 +30,27 @@ def run(command: list[str], root: Path) -> str:
 @pytest.fixture(scope="module")
 def clean(root: Path) -> None:
     """Start without what an earlier run of the README left behind."""
-    subprocess.run(["rm", "-rf", str(root / "build" / "readme")], check=True)
+    subprocess.run(["rm", "-rf", str(root / "build" / "readme"), str(root / "build" / "training")], check=True)
 
 
 @pytest.mark.end_to_end
 @pytest.mark.usefixtures("clean")
 def test_the_readme_is_a_working_session(root: Path) -> None:
-    session, own_commands = blocks(root, "bash")
+    session, own_commands, _ = blocks(root, "bash")
     assert re.search(r"ndcg_cut_10\s+all\s+0\.\d+", run(["bash", "-euc", session], root))
     printed = run(["bash", "-euc", own_commands], root)
     assert "OK" in printed
     runs = [(root / "build" / "readme" / name).read_text().splitlines() for name in ("run.txt", "run2.txt")]
     assert [line.split()[:4] for line in runs[0]] == [line.split()[:4] for line in runs[1]]
+
+
+@pytest.mark.end_to_end
+@pytest.mark.usefixtures("clean")
+def test_the_training_session_makes_a_model_that_explains_itself(root: Path) -> None:
+    _, _, training = blocks(root, "bash")
+    printed = run(["bash", "-euc", training], root)
+    assert "trained 20 steps" in printed
+    assert re.search(r"vaccine", printed)
 
 
 def test_the_python_example_runs(root: Path) -> None:
