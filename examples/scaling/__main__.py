@@ -106,7 +106,6 @@ def _train(run: Run, work: Path, examples: Path, budget: float) -> None:
         heads=size.heads, tied=True, seed=run.seed,
     )  # fmt: skip
     steps = run.steps(budget)
-    flops_weight = FLOPS_WEIGHT if run.representation == "sparse" else 0.0
     both = run.objective == "CL+KD"
     report = retrieve(
         RetrieveConfig(
@@ -122,8 +121,8 @@ def _train(run: Run, work: Path, examples: Path, budget: float) -> None:
             distillation_weight=0.5 if both else 1.0,
             distillation="kl",
             negatives=NEGATIVES,
-            query_regulariser_weight=flops_weight,
-            document_regulariser_weight=flops_weight,
+            query_regulariser_weight=FLOPS_WEIGHT,
+            document_regulariser_weight=FLOPS_WEIGHT,
             query_max_length=QUERY_LENGTH,
             document_max_length=DOCUMENT_LENGTH,
             pooled_span="text" if run.representation == "sparse" else "all",
