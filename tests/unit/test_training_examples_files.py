@@ -122,3 +122,52 @@ def test_the_small_pairs_and_their_development_set_can_be_read_and_share_nothing
     assert len({pair.query for pair in pairs}) == len(pairs) == 40
     assert len(development.queries) == 8
     assert not set(development.documents) & {text for pair in pairs for text in pair.positives}
+
+
+def test_the_scaling_studys_runs_cost_the_same() -> None:
+    from examples.scaling.settings import TOKENS_OF_A_STEP, all_runs
+
+    runs = all_runs(seeds=2)
+    assert len({run.name for run in runs}) == len(runs) == 2 * 3 * 2 * 3
+    for run in runs:
+        cost = run.steps(4e12) * 6 * run.parameters * TOKENS_OF_A_STEP
+        assert 0.97 * 4e12 < cost <= 4e12
+
+
+def test_the_scaling_studys_sizes_are_those_of_the_models_that_are_made(tmp_path: Path) -> None:
+    from examples.scaling.settings import SIZES
+    from examples.study_material import random_llama, train_tokenizer
+
+    tokenizer = train_tokenizer(["a few words are enough here"] * 3, 300)
+    tokenizer.save_pretrained(str(tmp_path / "tokenizer"))
+    for size in SIZES:
+        model = random_llama(
+            tmp_path / size.name, tmp_path / "tokenizer", layers=size.layers, hidden=size.hidden,
+            feed_forward=size.feed_forward, heads=size.heads, tied=True, seed=0,
+        )  # fmt: skip
+        matrices = [weight.numel() for name, weight in model.model.layers.named_parameters() if weight.dim() == 2]
+        assert sum(matrices) == size.body_parameters
+
+
+def test_a_studys_material_keeps_the_development_set_out_of_training(tmp_path: Path) -> None:
+    import gzip
+    import json
+
+    from examples.study_material import DEV_FOLDER, TRAIN_FILE, prepare
+    from pyserini_llm_sparse.training.evaluation import DevelopmentSet
+    from pyserini_llm_sparse.training.sources import read_examples
+
+    (tmp_path / "train").mkdir()
+    with gzip.open(tmp_path / "train" / "few.jsonl.gz", "wt") as stream:
+        for number in range(60):
+            stream.write(
+                json.dumps({"query": f"question {number}", "positive": f"answer {number // 2} is here"}) + "\n"
+            )
+    prepare(tmp_path, ["few"], tmp_path / "out", pairs=30, dev_documents=10, dev_queries=4, vocabulary=300)
+    trained = {text for pair in read_examples(str(tmp_path / "out" / TRAIN_FILE)) for text in pair.positives}
+    development = DevelopmentSet.load(tmp_path / "out" / DEV_FOLDER)
+    assert len(development.documents) == 10 and len(development.queries) == 4
+    assert not trained & set(development.documents)
+    assert len(trained) > 10
+    answers = {document for judged in development.qrels.values() for document in judged}
+    assert len(answers) <= 5  # half of the documents are distractors
