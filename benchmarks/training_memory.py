@@ -75,7 +75,7 @@ def next_token(sizes: Namespace) -> Steps:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from pyserini_llm_sparse.training.language_modelling import next_token_loss
+    from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss
 
     hidden, weight = states_and_weight(sizes)
     targets = torch.randint(0, sizes.vocabulary, (sizes.batch, sizes.length), device=sizes.device)
@@ -100,9 +100,9 @@ def batch(sizes: Namespace) -> Steps:
     from pyserini_llm_sparse.backbone import Backbone
     from pyserini_llm_sparse.spec import EncodingSpec
     from pyserini_llm_sparse.training.config import RetrieveConfig
-    from pyserini_llm_sparse.training.gradient_cache import cached_backward
-    from pyserini_llm_sparse.training.model import RetrievalModel
-    from pyserini_llm_sparse.training.objectives import RetrievalObjective
+    from pyserini_llm_sparse.training.modelling.gradient_cache import cached_backward
+    from pyserini_llm_sparse.training.modelling.model import RetrievalModel
+    from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
 
     config = LlamaConfig(
         vocab_size=sizes.vocabulary,

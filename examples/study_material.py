@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pyserini_llm_sparse.training.examples import Example, example_line
-from pyserini_llm_sparse.training.sources import read_examples
+from pyserini_llm_sparse.training.data.examples import Example, example_line
+from pyserini_llm_sparse.training.data.sources import read_examples
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 TRAIN_FILE = "train.jsonl"

@@ -15,10 +15,10 @@ from transformers import TrainerCallback
 
 from pyserini_llm_sparse.tokenization import Tokenization
 from pyserini_llm_sparse.training.arguments import training_arguments
-from pyserini_llm_sparse.training.batching import ExampleDataset, RetrievalCollator
 from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.examples import Example
-from pyserini_llm_sparse.training.model import RetrievalModel, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.data.batching import ExampleDataset, RetrievalCollator
+from pyserini_llm_sparse.training.data.examples import Example
+from pyserini_llm_sparse.training.modelling.model import RetrievalModel, build_model, starting_checkpoint
 from pyserini_llm_sparse.training.trainer import RetrievalTrainer
 from tests.checkpoints import checkpoint, sentences
 

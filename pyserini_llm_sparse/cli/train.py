@@ -94,12 +94,12 @@ def _run(phase: Phase, path: Path | None, overrides: list[str], overwrite: bool)
 
         report = adapt(config, overwrite) if phase == "adapt" else retrieve(config, overwrite)
     elif phase == "mine":
-        from pyserini_llm_sparse.training.mining import mine
+        from pyserini_llm_sparse.training.preparation.mining import mine
 
         with without_java_warnings(), progress_bar(lambda: None, "queries") as progress:
             report = mine(config, overwrite=overwrite, progress=progress)
     else:
-        from pyserini_llm_sparse.training.scoring import score
+        from pyserini_llm_sparse.training.preparation.scoring import score
 
         with progress_bar(lambda: None, "examples") as progress:
             report = score(config, overwrite=overwrite, progress=progress)

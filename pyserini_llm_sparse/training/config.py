@@ -98,7 +98,7 @@ class AdaptConfig(ModelConfig):
 
     Attributes:
         texts: Files or directories of texts (JSON lines, TSV, BEIR, ``irds:ID``, ``hf:DATASET``); see
-            `training.sources.read_texts`.
+            `training.data.sources.read_texts`.
         objective: ``next-token``; ``sparse-next-token``, the same plus the cross-entropy of ``log1p(relu(logits))``
             (CSPLADE, section 3.1); ``masked-next-token``, the token before a masked one predicts it (MNTP, as in
             2502.15526, section 3.1).
@@ -135,7 +135,7 @@ class RetrieveConfig(ModelConfig):
     Where they, ``attention`` or ``query_encoder`` are left out, those of the model that training starts from hold.
 
     Attributes:
-        train: Files, directories or ``hf:DATASET`` of training examples; see `training.sources.read_examples`.
+        train: Files, directories or ``hf:DATASET`` of training examples; see `training.data.sources.read_examples`.
         streaming: Whether the examples are read while training goes on, rather than held in memory; needs
             ``trainer: {max_steps: N}``.
         representation: ``sparse`` (log1p(relu(max logits))) or ``dense`` (pooled, L2-normalised hidden states).

@@ -27,10 +27,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
 from pyserini_llm_sparse.training.arguments import LOGS
-from pyserini_llm_sparse.training.batching import ExampleDataset
 from pyserini_llm_sparse.training.config import ModelConfig
-from pyserini_llm_sparse.training.model import TrainableModel
-from pyserini_llm_sparse.training.sampling import EpochDataset, EpochSampler
+from pyserini_llm_sparse.training.data.batching import ExampleDataset
+from pyserini_llm_sparse.training.data.sampling import EpochDataset, EpochSampler
+from pyserini_llm_sparse.training.modelling.model import TrainableModel
 
 WEIGHTS = "model.safetensors"  # the name by which the Trainer recognises a checkpoint
 

@@ -17,12 +17,12 @@ from transformers import TrainingArguments
 
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.gathering import gather
-from pyserini_llm_sparse.training.gradient_cache import cached_backward
-from pyserini_llm_sparse.training.health import CollapseDetector, vector_health
-from pyserini_llm_sparse.training.model import RetrievalModel
-from pyserini_llm_sparse.training.objectives import RetrievalObjective, ramp
-from pyserini_llm_sparse.training.packing import NO_TARGET
+from pyserini_llm_sparse.training.data.packing import NO_TARGET
+from pyserini_llm_sparse.training.modelling.gathering import gather
+from pyserini_llm_sparse.training.modelling.gradient_cache import cached_backward
+from pyserini_llm_sparse.training.modelling.model import RetrievalModel
+from pyserini_llm_sparse.training.objectives.health import CollapseDetector, vector_health
+from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective, ramp
 from pyserini_llm_sparse.training.phase_trainer import PhaseTrainer
 
 

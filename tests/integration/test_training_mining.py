@@ -14,11 +14,11 @@ from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
 from pyserini_llm_sparse.lucene import Hit
 from pyserini_llm_sparse.lucene.bm25 import BM25Index, index_texts
-from pyserini_llm_sparse.training import mining
 from pyserini_llm_sparse.training.config import MineConfig
-from pyserini_llm_sparse.training.examples import Example, example_line
-from pyserini_llm_sparse.training.mining import candidates, mine
-from pyserini_llm_sparse.training.sources import read_examples
+from pyserini_llm_sparse.training.data.examples import Example, example_line
+from pyserini_llm_sparse.training.data.sources import read_examples
+from pyserini_llm_sparse.training.preparation import mining
+from pyserini_llm_sparse.training.preparation.mining import candidates, mine
 from tests.checkpoints import checkpoint
 
 pytestmark = pytest.mark.end_to_end

@@ -10,8 +10,8 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 
-from pyserini_llm_sparse.training import language_modelling  # noqa: E402
-from pyserini_llm_sparse.training.language_modelling import next_token_loss  # noqa: E402
+from pyserini_llm_sparse.training.objectives import language_modelling  # noqa: E402
+from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss  # noqa: E402
 
 
 def plain(hidden, weight, targets, bias=None):

@@ -15,17 +15,17 @@ from pyserini_llm_sparse.catalog import parse_encoder_name
 from pyserini_llm_sparse.checkpoint import load_checkpoint
 from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training.batching import (
+from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.training.data.batching import (
     EpochExample,
     ExampleDataset,
     RetrievalCollator,
     StreamedExamples,
     text_key,
 )
-from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.examples import Example
-from pyserini_llm_sparse.training.sampling import EpochSampler
-from pyserini_llm_sparse.training.sources import example_line
+from pyserini_llm_sparse.training.data.examples import Example
+from pyserini_llm_sparse.training.data.sampling import EpochSampler
+from pyserini_llm_sparse.training.data.sources import example_line
 from tests.checkpoints import checkpoint
 
 

@@ -15,11 +15,11 @@ import torch
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
 from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training import evaluation
 from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.development_set import DevelopmentSet
-from pyserini_llm_sparse.training.evaluation import evaluate, parse_measures
-from pyserini_llm_sparse.training.model import RetrievalModel, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.modelling.model import RetrievalModel, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.results import evaluation
+from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
+from pyserini_llm_sparse.training.results.evaluation import evaluate, parse_measures
 from tests.checkpoints import checkpoint, sentences
 from tests.training_runs import in_two_processes
 
@@ -30,9 +30,9 @@ import json, sys
 from accelerate import Accelerator
 from pyserini_llm_sparse.tokenization import Tokenization
 from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.development_set import DevelopmentSet
-from pyserini_llm_sparse.training.evaluation import evaluate
-from pyserini_llm_sparse.training.model import build_model, starting_checkpoint
+from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
+from pyserini_llm_sparse.training.results.evaluation import evaluate
+from pyserini_llm_sparse.training.modelling.model import build_model, starting_checkpoint
 
 config = RetrieveConfig.model_validate_json(sys.argv[1])
 accelerator = Accelerator(cpu=True)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pyserini_llm_sparse.training.config import AdaptConfig, RetrieveConfig
-from pyserini_llm_sparse.training.examples import Example
+from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.run_file import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,8 +114,8 @@ def test_the_small_session_hangs_together() -> None:
 
 
 def test_the_small_pairs_and_their_development_set_can_be_read_and_share_nothing() -> None:
-    from pyserini_llm_sparse.training.evaluation import DevelopmentSet
-    from pyserini_llm_sparse.training.sources import read_examples
+    from pyserini_llm_sparse.training.data.sources import read_examples
+    from pyserini_llm_sparse.training.results.evaluation import DevelopmentSet
 
     pairs: list[Example] = list(read_examples(str(FOLDER / "small" / "pairs.jsonl")))
     development = DevelopmentSet.load(FOLDER / "small" / "dev")
@@ -154,8 +154,8 @@ def test_a_studys_material_keeps_the_development_set_out_of_training(tmp_path: P
     import json
 
     from examples.study_material import DEV_FOLDER, TRAIN_FILE, prepare
-    from pyserini_llm_sparse.training.evaluation import DevelopmentSet
-    from pyserini_llm_sparse.training.sources import read_examples
+    from pyserini_llm_sparse.training.data.sources import read_examples
+    from pyserini_llm_sparse.training.results.evaluation import DevelopmentSet
 
     (tmp_path / "train").mkdir()
     with gzip.open(tmp_path / "train" / "few.jsonl.gz", "wt") as stream:

@@ -16,15 +16,15 @@ from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, Usage
 from pyserini_llm_sparse.tokenization import Tokenization
 from pyserini_llm_sparse.training.arguments import training_arguments
 from pyserini_llm_sparse.training.config import AdaptConfig
-from pyserini_llm_sparse.training.model import (
+from pyserini_llm_sparse.training.data.sampling import EpochDataset
+from pyserini_llm_sparse.training.modelling.model import (
     RetrievalModel,
     TrainableModel,
     build_adaptation_model,
     build_model,
     starting_checkpoint,
 )
-from pyserini_llm_sparse.training.objectives import RetrievalObjective
-from pyserini_llm_sparse.training.sampling import EpochDataset
+from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
 from pyserini_llm_sparse.training.trainer import AdaptationTrainer
 from tests.checkpoints import TEXTS, checkpoint
 from tests.training_runs import batch, logged, run_config, trainer

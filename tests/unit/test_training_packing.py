@@ -16,14 +16,14 @@ from pyserini_llm_sparse.checkpoint import load_checkpoint
 from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config import AdaptConfig
-from pyserini_llm_sparse.training.packing import (
+from pyserini_llm_sparse.training.data.packing import (
     MaskedTexts,
     PackedTexts,
     SequenceCollator,
     TokenSequences,
     adaptation_data,
 )
-from pyserini_llm_sparse.training.sampling import EpochSampler
+from pyserini_llm_sparse.training.data.sampling import EpochSampler
 from tests.checkpoints import TEXTS, checkpoint, sentences, transformers_tokenizer
 
 BOS, EOS, PAD = 0, 1, 2

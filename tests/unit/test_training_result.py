@@ -17,15 +17,15 @@ from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.spec import EncodingSpec, Side
 from pyserini_llm_sparse.tokenization import Tokenization
 from pyserini_llm_sparse.training.config import AdaptConfig, RetrieveConfig
-from pyserini_llm_sparse.training.model import (
+from pyserini_llm_sparse.training.modelling.model import (
     RetrievalModel,
     build_adaptation_model,
     build_model,
     starting_checkpoint,
 )
-from pyserini_llm_sparse.training.plots import panels, plot_training
-from pyserini_llm_sparse.training.provenance import TrainingRecord, environment, read_log, write_log
-from pyserini_llm_sparse.training.result import require_expressible, save_adaptation, save_result
+from pyserini_llm_sparse.training.results.plots import panels, plot_training
+from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment, read_log, write_log
+from pyserini_llm_sparse.training.results.result import require_expressible, save_adaptation, save_result
 from pyserini_llm_sparse.training.run_file import load_config
 from tests.checkpoints import TEXTS, checkpoint, copied
 
@@ -348,7 +348,7 @@ def test_the_licence_is_that_of_the_base_model_where_its_card_says_it(tmp_path: 
 
 
 def test_the_base_model_is_named_if_it_is_on_the_hub(tmp_path: Path) -> None:
-    from pyserini_llm_sparse.training.model_card import model_card
+    from pyserini_llm_sparse.training.results.model_card import model_card
 
     config = a_config(tmp_path / "result", model="meta-llama/Llama-3.2-1B", lora_rank=4, save="adapter")
     header = yaml.safe_load(model_card(a_record(config), config.encoding_spec()).split("---")[1])

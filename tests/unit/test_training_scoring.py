@@ -16,11 +16,11 @@ import transformers
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
-from pyserini_llm_sparse.training import scoring
 from pyserini_llm_sparse.training.config import ScoreConfig
-from pyserini_llm_sparse.training.examples import Example, example_line
-from pyserini_llm_sparse.training.scoring import score
-from pyserini_llm_sparse.training.sources import read_examples
+from pyserini_llm_sparse.training.data.examples import Example, example_line
+from pyserini_llm_sparse.training.data.sources import read_examples
+from pyserini_llm_sparse.training.preparation import scoring
+from pyserini_llm_sparse.training.preparation.scoring import score
 from tests.checkpoints import change_json, checkpoint, sentences, transformers_tokenizer
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

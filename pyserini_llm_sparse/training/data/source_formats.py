@@ -24,8 +24,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pyserini_llm_sparse.formats.records import RecordProblem, excerpt, has_surrogate
-from pyserini_llm_sparse.training.examples import Example
-from pyserini_llm_sparse.training.texts_by_id import Neighbours
+from pyserini_llm_sparse.training.data.examples import Example
+from pyserini_llm_sparse.training.data.texts_by_id import Neighbours
 
 QUERY_KEYS = ("query", "anchor", "question", "query_text")
 QUERY_ID_KEYS = ("query_id", "qid")

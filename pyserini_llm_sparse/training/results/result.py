@@ -15,9 +15,9 @@ from pyserini_llm_sparse.formats.writers import atomic_folder
 from pyserini_llm_sparse.spec import EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config import ModelConfig, RetrieveConfig
-from pyserini_llm_sparse.training.model import AdaptationModel, RetrievalModel, starting_checkpoint
-from pyserini_llm_sparse.training.model_card import CARD_FILE, model_card
-from pyserini_llm_sparse.training.provenance import TrainingRecord, write_record
+from pyserini_llm_sparse.training.modelling.model import AdaptationModel, RetrievalModel, starting_checkpoint
+from pyserini_llm_sparse.training.results.model_card import CARD_FILE, model_card
+from pyserini_llm_sparse.training.results.provenance import TrainingRecord, write_record
 
 
 def require_expressible(config: ModelConfig) -> None:

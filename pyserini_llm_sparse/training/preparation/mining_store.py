@@ -15,8 +15,8 @@ from pyserini_llm_sparse.errors import DataError, at
 from pyserini_llm_sparse.formats.corpus import read_corpus
 from pyserini_llm_sparse.formats.records import RecordProblem, Rejected, checked_id
 from pyserini_llm_sparse.formats.writers import atomic_file
-from pyserini_llm_sparse.training.chunked_output import UNFINISHED
-from pyserini_llm_sparse.training.examples import Example
+from pyserini_llm_sparse.training.data.examples import Example
+from pyserini_llm_sparse.training.preparation.chunked_output import UNFINISHED
 
 _STORE = "store"
 _TABLES = """

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.training.chunked_output import ChunkedOutput, Progress, require_new_output
 from pyserini_llm_sparse.training.config import ScoreConfig
-from pyserini_llm_sparse.training.examples import Example, example_line
-from pyserini_llm_sparse.training.sources import read_examples, source_fingerprints
-from pyserini_llm_sparse.training.teachers import Teacher, load_teacher
+from pyserini_llm_sparse.training.data.examples import Example, example_line
+from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
+from pyserini_llm_sparse.training.preparation.chunked_output import ChunkedOutput, Progress, require_new_output
+from pyserini_llm_sparse.training.preparation.teachers import Teacher, load_teacher
 
 CHUNK = 256  # examples that share embeddings; this much is lost at most when a run is interrupted
 DECIMALS = 6

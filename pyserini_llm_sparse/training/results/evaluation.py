@@ -17,7 +17,7 @@ from pyserini_llm_sparse.encoder import collected
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, RunError, UsageError
 from pyserini_llm_sparse.spec import EncodingSpec, Side
 from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
-from pyserini_llm_sparse.training.development_set import DevelopmentSet
+from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
 from pyserini_llm_sparse.vectors import SparseVectors
 
 DEPTH = 1000

@@ -70,7 +70,7 @@ class Example:
 
 
 def example_line(example: Example) -> bytes:
-    """Return an example as one JSON line in Tevatron's format, which `training.sources.read_examples` reads back.
+    """Return an example as one JSON line in Tevatron's format, which `training.data.sources.read_examples` reads back.
 
     It has ``query_id`` (if there is one), ``query``, ``positive_passages`` and ``negative_passages``, each a list of
     ``docid`` (if known), ``title`` (empty, for it has become part of the text), ``text`` and ``score`` (if known).

@@ -19,11 +19,11 @@ from pyserini_llm_sparse.jobs import encode_corpus
 from pyserini_llm_sparse.jobs.identity import corpus_identity
 from pyserini_llm_sparse.lucene import Hit, LuceneIndex, index
 from pyserini_llm_sparse.lucene.bm25 import BM25Index, index_texts
-from pyserini_llm_sparse.training.chunked_output import ChunkedOutput, Progress, require_new_output
 from pyserini_llm_sparse.training.config import MineConfig
-from pyserini_llm_sparse.training.examples import Example, example_line
-from pyserini_llm_sparse.training.mining_store import MiningStore, text_key
-from pyserini_llm_sparse.training.sources import read_examples, source_fingerprints
+from pyserini_llm_sparse.training.data.examples import Example, example_line
+from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
+from pyserini_llm_sparse.training.preparation.chunked_output import ChunkedOutput, Progress, require_new_output
+from pyserini_llm_sparse.training.preparation.mining_store import MiningStore, text_key
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.encoder import SparseEncoder

@@ -17,10 +17,10 @@ from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.spec import Side
 from pyserini_llm_sparse.tokenization import Batch, Tokenization
 from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.examples import Example
-from pyserini_llm_sparse.training.sampling import DistinctSampler, EpochDataset
-from pyserini_llm_sparse.training.source_files import parts
-from pyserini_llm_sparse.training.sources import read_examples
+from pyserini_llm_sparse.training.data.examples import Example
+from pyserini_llm_sparse.training.data.sampling import DistinctSampler, EpochDataset
+from pyserini_llm_sparse.training.data.source_files import parts
+from pyserini_llm_sparse.training.data.sources import read_examples
 
 SHUFFLE_BUFFER = 4096
 

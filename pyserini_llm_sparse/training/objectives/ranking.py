@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.pruning import keep_top
-from pyserini_llm_sparse.training.regularisation import ramp, regularise
+from pyserini_llm_sparse.training.objectives.pruning import keep_top
+from pyserini_llm_sparse.training.objectives.regularisation import ramp, regularise
 
 __all__ = ["RetrievalObjective", "info_nce", "kl_distillation", "margin_mse", "not_negatives", "ramp"]
 

@@ -19,8 +19,8 @@ from pyserini_llm_sparse.spec import EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
 from pyserini_llm_sparse.tokenization import Tokenization
 from pyserini_llm_sparse.training.config import AdaptConfig
-from pyserini_llm_sparse.training.sampling import EpochDataset
-from pyserini_llm_sparse.training.sources import read_texts
+from pyserini_llm_sparse.training.data.sampling import EpochDataset
+from pyserini_llm_sparse.training.data.sources import read_texts
 
 log = logging.getLogger("pyserini_llm_sparse")
 

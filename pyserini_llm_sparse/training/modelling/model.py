@@ -27,7 +27,7 @@ from pyserini_llm_sparse.errors import DataError, UsageError
 from pyserini_llm_sparse.head import activate, max_logits
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.training.config import AdaptConfig, ModelConfig, RetrieveConfig
-from pyserini_llm_sparse.training.language_modelling import next_token_loss
+from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss
 
 
 class TrainableModel(nn.Module):

@@ -79,7 +79,7 @@ def environment(accelerator: Any = None) -> dict[str, Any]:
 
 def write_record(folder: Path, record: TrainingRecord) -> None:
     """Write config.yaml, environment.json, data.json, metrics.jsonl and the figure into ``<folder>/training``."""
-    from pyserini_llm_sparse.training.plots import plot_training
+    from pyserini_llm_sparse.training.results.plots import plot_training
 
     target = folder / FOLDER
     target.mkdir()

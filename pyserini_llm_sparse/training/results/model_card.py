@@ -10,7 +10,7 @@ import yaml
 
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.training.config import AdaptConfig, ModelConfig, RetrieveConfig
-from pyserini_llm_sparse.training.provenance import FOLDER, TrainingRecord
+from pyserini_llm_sparse.training.results.provenance import FOLDER, TrainingRecord
 
 CARD_FILE = "README.md"
 PACKAGE_TAG = "pyserini-llm-sparse"

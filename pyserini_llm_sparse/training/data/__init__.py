@@ -1,0 +1,1 @@
+"""Training data: examples and texts as streams from files, directories and the hub; batches and sequences of them."""

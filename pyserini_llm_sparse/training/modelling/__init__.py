@@ -1,0 +1,1 @@
+"""The models that are trained, their vectors across processes, and gradient caching."""

@@ -1,0 +1,1 @@
+"""What training optimises: ranking losses, regularisers, next-token losses; and the signs of a collapse."""
