@@ -127,3 +127,11 @@ def test_what_is_left_open_is_taken_from_the_model_that_training_starts_from() -
     assert by_model.encoding_spec().query_encoder == "model"
     dense = RetrieveConfig(model="m", output=Path("o"), train=("t",), representation="dense").continuing(spec)
     assert dense.query_encoder == "model"
+
+
+def test_a_field_of_the_spec_has_the_same_default_in_a_run_file() -> None:
+    shared = set(RetrieveConfig.model_fields) & set(EncodingSpec.model_fields) - {"attention", "query_term_counts"}
+    assert len(shared) >= 12
+    assert {name: RetrieveConfig.model_fields[name].default for name in shared} == {
+        name: EncodingSpec.model_fields[name].default for name in shared
+    }
