@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.instability.report import write_report
-from examples.instability.settings import ARMS, BATCH, OBJECTIVES, SETTINGS, SOURCES, Setting, run_folder
+from examples.instability.settings import ADAPTATIONS, ARMS, BATCH, SETTINGS, SOURCES, Setting, run_folder
 from examples.study_material import DEV_FOLDER, TOKENIZER_FOLDER, TRAIN_FILE, prepare, random_llama
 from pyserini_llm_sparse.errors import LlmSparseError
 from pyserini_llm_sparse.training.config import AdaptConfig, RetrieveConfig
@@ -31,7 +31,7 @@ log = logging.getLogger("instability")
 def main() -> None:
     """Run everything that is not done yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/*.jsonl.gz")
+    parser.add_argument("--data", type=Path, help="folder with train/*.jsonl.gz")
     parser.add_argument("--output", type=Path, required=True, help="folder for all runs")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of contrastive training")
     parser.add_argument("--pretraining-steps", type=int, default=1500)
@@ -43,6 +43,8 @@ def main() -> None:
     work: Path = arguments.output
     settings = SETTINGS[: arguments.settings]
     if arguments.report is None:
+        if arguments.data is None:
+            parser.error("--data is needed")
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         log.setLevel(logging.INFO)
         prepare(arguments.data, SOURCES, work, pairs=8000, dev_documents=300, dev_queries=120, vocabulary=4096)
@@ -64,15 +66,17 @@ def _start(work: Path, arm: str, seed: int, pretraining_steps: int, adaptation_s
         return untrained
     initial, pretrained = work / "starts" / "initial", work / "starts" / "pretrained"
     random_llama(initial, tokenizer, **shape, seed=100)  # type: ignore[arg-type]
-    _adapt(work, initial, pretrained, "next-token", 100, pretraining_steps, 3e-3)
+    _adapt(work, initial, pretrained, 0.0, 100, pretraining_steps, 3e-3)
     if arm == "no adaptation":
         return pretrained
-    adapted = work / "starts" / arm
-    _adapt(work, pretrained, adapted, OBJECTIVES[arm], 101, adaptation_steps, 3e-3)
+    adapted = work / "starts" / arm.replace(" ", "-")
+    _adapt(work, pretrained, adapted, ADAPTATIONS[arm], 101, adaptation_steps, 3e-3)
     return adapted
 
 
-def _adapt(work: Path, model: Path, output: Path, objective: str, seed: int, steps: int, learning_rate: float) -> None:
+def _adapt(
+    work: Path, model: Path, output: Path, sparse_weight: float, seed: int, steps: int, learning_rate: float
+) -> None:
     """Train a language model on the passages of the training pairs, unless that is done."""
     if output.is_dir():
         return
@@ -83,7 +87,8 @@ def _adapt(work: Path, model: Path, output: Path, objective: str, seed: int, ste
             model=str(model),
             attention="causal",
             texts=(str(work / TRAIN_FILE),),
-            objective=objective,  # type: ignore[arg-type]
+            objective="sparse-next-token" if sparse_weight else "next-token",
+            sparse_weight=sparse_weight,
             sequence_length=128,
             held_out_texts=32,
             trainer={
