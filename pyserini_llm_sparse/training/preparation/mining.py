@@ -116,8 +116,8 @@ def mine(config: MineConfig, *, overwrite: bool = False, progress: Progress | No
         counts = output.finish(chunks)
     if counts["without_negatives"]:
         logger.warning(
-            "%s: %d examples have no negative, which training with negatives refuses: raise hits, or lower first_rank "
-            "or least_margin; or take them out",
+            "%s: %d examples have no negative, and training with negatives will leave them out: raise hits, or lower "
+            "first_rank or least_margin",
             config.output, counts["without_negatives"],
         )  # fmt: skip
     fields = ("examples", "negatives", "short", "without_negatives", "positive_not_found")
