@@ -211,6 +211,6 @@ def _finish(
         )
         save = save_adaptation if isinstance(config, AdaptConfig) else save_result
         save(model, checkpoint.tokenizer, record)
-        folder.remove_checkpoints()
+        folder.finish()
     trainer.accelerator.wait_for_everyone()
     return RunReport(config.output, trainer.state.global_step, seconds, measures)

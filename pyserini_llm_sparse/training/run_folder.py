@@ -14,6 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from pyserini_llm_sparse.errors import DataError, UsageError
 from pyserini_llm_sparse.formats.writers import atomic_file
+from pyserini_llm_sparse.training.arguments import LOGS
 from pyserini_llm_sparse.training.config import ModelConfig
 
 STATE_FILE = "run.json"
@@ -49,6 +50,7 @@ class RunFolder:
         fields = self._config.model_dump(mode="json")
         state = self._state()
         if state is None:
+            shutil.rmtree(self.path / LOGS, ignore_errors=True)  # of a run that was finished
             self.path.mkdir(parents=True, exist_ok=True)
             self._write({"config": fields, "seconds": 0.0})
             return
@@ -77,8 +79,9 @@ class RunFolder:
         """Return the callback that keeps the time; in the first process only."""
         return _Clock(self)
 
-    def remove_checkpoints(self) -> None:
+    def finish(self) -> None:
         """Free the disk of what a finished run does not need; the logs stay."""
+        (self.path / STATE_FILE).unlink(missing_ok=True)
         for checkpoint in self.path.glob("checkpoint-*"):
             shutil.rmtree(checkpoint, ignore_errors=True)
 

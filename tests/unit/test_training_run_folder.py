@@ -1,0 +1,76 @@
+"""A run that was stopped goes on with its own settings only, and from a checkpoint that is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyserini_llm_sparse.errors import DataError, UsageError
+from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.training.run_folder import RunFolder
+
+
+def config(folder: Path, **fields: object) -> RetrieveConfig:
+    return RetrieveConfig(model="m", train=("t",), output=folder / "trained", **fields)
+
+
+def with_checkpoints(folder: RunFolder, **states: str) -> None:
+    for name, state in states.items():
+        checkpoint = folder.path / name.replace("_", "-")
+        checkpoint.mkdir()
+        (checkpoint / "trainer_state.json").write_text(state, encoding="utf-8")
+
+
+def test_it_goes_on_from_the_last_whole_checkpoint(tmp_path: Path) -> None:
+    first = RunFolder(config(tmp_path))
+    first.prepare(overwrite=False)
+    assert first.last_checkpoint() is None
+    with_checkpoints(first, checkpoint_5='{"global_step": 5}', checkpoint_10='{"global_st', checkpoint_15="")
+    again = RunFolder(config(tmp_path))
+    again.prepare(overwrite=False)
+    found = again.last_checkpoint()
+    assert found is not None
+    assert Path(found).name == "checkpoint-5"
+
+
+def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
+    RunFolder(config(tmp_path)).prepare(overwrite=False)
+    with pytest.raises(UsageError, match=r"negatives was 0, is 2; seed was 42, is 7"):
+        RunFolder(config(tmp_path, seed=7, negatives=2)).prepare(overwrite=False)
+
+
+def test_overwriting_starts_anew(tmp_path: Path) -> None:
+    first = RunFolder(config(tmp_path))
+    first.prepare(overwrite=False)
+    with_checkpoints(first, checkpoint_5="{}")
+    other = RunFolder(config(tmp_path, seed=7))
+    other.prepare(overwrite=True)
+    assert other.last_checkpoint() is None
+
+
+def test_a_result_that_is_there_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match="exists already"):
+        RunFolder(config(tmp_path)).prepare(overwrite=False)
+    assert not (tmp_path / "trained.run").exists()
+
+
+def test_a_finished_run_leaves_its_logs_and_no_state(tmp_path: Path) -> None:
+    folder = RunFolder(config(tmp_path))
+    folder.prepare(overwrite=False)
+    with_checkpoints(folder, checkpoint_5="{}")
+    (folder.path / "logs").mkdir()
+    folder.finish()
+    assert [path.name for path in folder.path.iterdir()] == ["logs"]
+    RunFolder(config(tmp_path, seed=7)).prepare(overwrite=False)
+    assert folder.seconds() == 0
+
+
+def test_a_damaged_state_is_said_so(tmp_path: Path) -> None:
+    folder = RunFolder(config(tmp_path))
+    folder.prepare(overwrite=False)
+    (folder.path / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"run\.json: damaged"):
+        folder.prepare(overwrite=False)
