@@ -144,6 +144,16 @@ def plot(runs: dict[tuple[Setting, str], list[list[dict[str, Any]]]], settings: 
             loc="left",
         )  # fmt: skip
         axes[-1][column].set_xlabel("optimiser steps", fontsize=9, color="#333333")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(COLOURS), frameon=False, fontsize=10)
+    handles: dict[str, Any] = {}
+    for axis in axes[0]:
+        for handle, shown in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(shown, handle)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside upper center",
+        ncols=len(COLOURS),
+        frameon=False,
+        fontsize=10,
+    )
     figure.savefig(str(path), metadata={"Software": None})
