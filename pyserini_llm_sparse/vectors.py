@@ -71,7 +71,7 @@ class SparseVectors:
     def top_k(self, k: int | None) -> SparseVectors:
         """Keep the ``k`` heaviest terms of each row; among equal weights the lower id stays. None keeps all."""
         matrix, counts = self.matrix, self.active_terms()
-        if k is None or not len(counts) or counts.max() <= k:
+        if k is None or not len(counts) or np.max(counts) <= k:
             return self
         row_of = np.repeat(np.arange(len(counts)), counts)
         # One sort for all rows: by row, then weight downwards, then id.

@@ -46,7 +46,8 @@ class ModelConfig(PhaseConfig):
     """What the two phases that train a model have.
 
     Attributes:
-        model: Path or hub id of the causal language model to start from, an adapter or a result of ours included.
+        model: Path or hub id of the causal language model to start from, an adapter or a result of ours included;
+            ``csplade`` is the embedded one.
         trust_remote_code: Whether code that comes with the model may run.
         attention: Attention variant, as in the encoding spec.
         dtype: Type of the weights in memory; ``trainer: {bf16: true}`` computes in bf16 besides.

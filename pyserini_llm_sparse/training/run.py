@@ -64,8 +64,8 @@ def adapt(config: AdaptConfig, overwrite: bool = False) -> RunReport:
     Raises:
         LlmSparseError: Settings, data or model are not in order, or the training has failed.
     """
-    folder, arguments = _begin(config, overwrite, evaluates=config.held_out_texts > 0)
     checkpoint = starting_checkpoint(config)
+    folder, arguments = _begin(config, overwrite, evaluates=config.held_out_texts > 0)
     training, held_out, collator = adaptation_data(config, checkpoint)
     trainer = AdaptationTrainer(
         build_adaptation_model(config, checkpoint),

@@ -47,10 +47,13 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)
         elif output.exists() and any(output.iterdir()):
             raise UsageError(f"{output}: exists already: it would be replaced; choose another output, or --overwrite")
+        for checkpoint in self.path.glob("checkpoint-*"):
+            if not _is_complete(checkpoint):
+                shutil.rmtree(checkpoint)
         fields = self._config.model_dump(mode="json")
         state = self._state()
-        if state is None:
-            shutil.rmtree(self.path / LOGS, ignore_errors=True)  # of a run that was finished
+        if state is None or self.last_checkpoint() is None:  # nothing to go on from
+            shutil.rmtree(self.path / LOGS, ignore_errors=True)
             self.path.mkdir(parents=True, exist_ok=True)
             self._write({"config": fields, "seconds": 0.0})
             return
@@ -62,12 +65,11 @@ class RunFolder:
                 f"{self.path}: holds a run with other settings: {listed}; go on with those, or start again with "
                 "--overwrite"
             )
-        for checkpoint in self.path.glob("checkpoint-*"):
-            if not _is_complete(checkpoint):
-                shutil.rmtree(checkpoint)
 
     def last_checkpoint(self) -> str | None:
         """Return the checkpoint to go on from; None at the start."""
+        if not self.path.is_dir():
+            return None
         return get_last_checkpoint(str(self.path))
 
     def seconds(self) -> float:

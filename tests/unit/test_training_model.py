@@ -383,3 +383,10 @@ def test_the_adaptation_loss_is_that_of_the_plain_logits(tmp_path: Path) -> None
     sparse = torch.nn.functional.cross_entropy(torch.log1p(torch.relu(logits)), targets)
     found = run.compute_loss(run.model, inputs)
     assert float(found.detach()) == pytest.approx(float((plain + 0.5 * sparse).detach()), rel=1e-5)
+
+
+def test_training_starts_from_the_embedded_model_by_its_name(tmp_path: Path) -> None:
+    config = run_config(tmp_path).model_copy(update={"model": "csplade"})
+    assert starting_checkpoint(config).folder.name == "csplade"
+    with pytest.raises(UsageError, match="fields of the run file"):
+        starting_checkpoint(config.model_copy(update={"model": "csplade,query_max_length=8"}))

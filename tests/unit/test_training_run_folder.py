@@ -35,9 +35,16 @@ def test_it_goes_on_from_the_last_whole_checkpoint(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
-    RunFolder(config(tmp_path)).prepare(overwrite=False)
+    first = RunFolder(config(tmp_path))
+    first.prepare(overwrite=False)
+    with_checkpoints(first, checkpoint_5="{}")
     with pytest.raises(UsageError, match=r"negatives was 0, is 2; seed was 42, is 7"):
         RunFolder(config(tmp_path, seed=7, negatives=2)).prepare(overwrite=False)
+
+
+def test_settings_may_be_corrected_as_long_as_nothing_would_be_lost(tmp_path: Path) -> None:
+    RunFolder(config(tmp_path)).prepare(overwrite=False)
+    RunFolder(config(tmp_path, seed=7)).prepare(overwrite=False)
 
 
 def test_overwriting_starts_anew(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_scores_are_those_of_each_pair_alone(
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     train: str, bi_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK", 3)
+    monkeypatch.setattr(scoring, "CHUNKS", dict.fromkeys(scoring.CHUNKS, 3))
     config = ScoreConfig(
         train=(train,), output=tmp_path / "whole.jsonl.gz", teacher=str(bi_encoder), kind="sentence-transformers"
     )
@@ -193,7 +193,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 def test_unfinished_work_of_other_settings_is_neither_continued_nor_lost(
     train: str, bi_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK", 3)
+    monkeypatch.setattr(scoring, "CHUNKS", dict.fromkeys(scoring.CHUNKS, 3))
     config = ScoreConfig(
         train=(train,), output=tmp_path / "scored.jsonl", teacher=str(bi_encoder), kind="sentence-transformers"
     )

@@ -7,6 +7,7 @@ module, is touched inside the root's forward pass only, where it is whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from pyserini_llm_sparse.backbone import (
     load_trainable_backbone,
     with_adapter,
 )
-from pyserini_llm_sparse.catalog import ModelReference, published, resolve_folder
+from pyserini_llm_sparse.catalog import parse_encoder_name, published, resolve_folder
 from pyserini_llm_sparse.checkpoint import Checkpoint, load_checkpoint
 from pyserini_llm_sparse.errors import DataError, UsageError
 from pyserini_llm_sparse.head import activate, max_logits
@@ -245,13 +246,16 @@ def starting_checkpoint(config: ModelConfig) -> Checkpoint:
     Raises:
         LlmSparseError: As `checkpoint.load_checkpoint` says.
     """
+    named = parse_encoder_name(config.model)
+    if named.overrides:
+        raise UsageError(
+            f"model: {config.model}: fields of the encoding spec are fields of the run file; give them there"
+        )
     trusted = config.trust_remote_code
-    has_spec = (
-        published(config.model) is not None or (resolve_folder(config.model, None, trusted) / SPEC_FILE).is_file()
-    )
+    has_spec = published(named.model) is not None or (resolve_folder(named.model, None, trusted) / SPEC_FILE).is_file()
     # A model that says how it attends goes on so, unless the run file says otherwise.
     given = {} if has_spec and "attention" not in config.model_fields_set else {"attention": config.attention}
-    return load_checkpoint(ModelReference(config.model, given, trust_remote_code=trusted), dtype=config.dtype)
+    return load_checkpoint(replace(named, overrides=given, trust_remote_code=trusted), dtype=config.dtype)
 
 
 def build_model(

@@ -18,7 +18,9 @@ from pyserini_llm_sparse.training.data.sources import read_examples, source_fing
 from pyserini_llm_sparse.training.preparation.chunked_output import ChunkedOutput, Progress, require_new_output
 from pyserini_llm_sparse.training.preparation.teachers import Teacher, load_teacher
 
-CHUNK = 256  # examples that share embeddings; this much is lost at most when a run is interrupted
+# Examples scored together, which is what an interruption can lose. A text is embedded once for all of them, so the more
+# the better where texts are embedded; a cross-encoder has nothing to share.
+CHUNKS = {"cross-encoder": 256, "sentence-transformers": 4096, "sparse": 4096}
 DECIMALS = 6
 
 
@@ -99,7 +101,7 @@ def _identity(config: ScoreConfig) -> dict[str, Any]:
 
 def _chunks(config: ScoreConfig) -> Iterator[list[Example]]:
     examples = itertools.chain.from_iterable(map(read_examples, config.train))
-    while chunk := list(itertools.islice(examples, CHUNK)):
+    while chunk := list(itertools.islice(examples, CHUNKS[config.kind])):
         yield chunk
 
 

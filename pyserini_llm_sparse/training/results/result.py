@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from pyserini_llm_sparse.catalog import parse_encoder_name
 from pyserini_llm_sparse.checkpoint import require_replaceable, save_checkpoint, save_model
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.formats.writers import atomic_folder
@@ -116,7 +117,8 @@ def merged(model: Any) -> Any:
 
 def start_name(config: ModelConfig) -> str:
     """Return the model that training started from: an absolute path, or a hub id."""
-    return str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model
+    model = parse_encoder_name(config.model).model
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _base(config: ModelConfig) -> str | None:
