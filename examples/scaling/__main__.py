@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for all runs")
     parser.add_argument("--budget", type=float, default=4e12, help="floating-point operations of a run")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--pairs", type=int, default=6000, help="training pairs")
+    parser.add_argument("--pairs", type=int, default=4000, help="training pairs")
     parser.add_argument("--report", type=Path, help="only write table and plot of what there is, to this folder")
     arguments = parser.parse_args()
     runs = all_runs(arguments.seeds)
@@ -70,7 +70,7 @@ def _material(data: Path, work: Path, pairs: int) -> Path:
     mined, scored = work / "mined.jsonl", work / "scored.jsonl"
     if not mined.is_file():
         # The best few hits are often answers that nobody judged.
-        mine(MineConfig(output=mined, train=(str(work / TRAIN_FILE),), hits=50, first_rank=5, negatives=15))
+        mine(MineConfig(output=mined, train=(str(work / TRAIN_FILE),), hits=50, first_rank=5, negatives=8))
     if not scored.is_file():
         usable = work / "usable.jsonl"
         lines = [line for line in mined.read_bytes().splitlines(keepends=True) if b'"negative_passages":[]' not in line]
