@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ def parse_measures(measure: str) -> dict[str, Any]:
             "'pyserini-llm-sparse[train]'"
         ) from error
     try:
-        return {name: ir_measures.parse_measure(name) for name in (measure, *MEASURES)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it parses names with what Python 3.14 drops
+            return {name: ir_measures.parse_measure(name) for name in (measure, *MEASURES)}
     except (ValueError, NameError, SyntaxError, TypeError) as error:
         raise UsageError(
             f"dev_metric: {measure}: no measure of ir_measures; write it as in nDCG@10, RR@10, R@100, AP"

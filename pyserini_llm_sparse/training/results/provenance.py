@@ -64,6 +64,7 @@ def environment(accelerator: Any = None) -> dict[str, Any]:
         "pyserini_llm_sparse": pyserini_llm_sparse.__version__,
     }
     found |= {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    found["torch"] = torch.__version__  # with its build, which the installed package's version lacks
     device = accelerator.device if accelerator is not None else torch.device("cuda" if _has_cuda() else "cpu")
     if device.type == "cuda":
         found["cuda"] = torch.version.cuda
