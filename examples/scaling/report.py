@@ -88,13 +88,13 @@ def plot(found: dict[Run, dict[str, Any]], path: Path) -> None:
         axis.set_title(representation, loc="left", fontsize=11, fontweight="bold")
         axis.set_xticks(range(len(SIZES)), [f"{size.name}\n{size.layers} x {size.hidden}" for size in SIZES])
         axis.set_xlim(-0.3, len(SIZES) - 0.7)
-        axis.set_ylim(bottom=0)
         axis.set_xlabel("model size (larger models get fewer steps)", fontsize=9, color="#333333")
         axis.tick_params(labelsize=9, colors="#555555")
         axis.grid(axis="y", color="#e8e8e8", linewidth=0.7)
         axis.set_axisbelow(True)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
+    axes[0].set_ylim(bottom=0)  # of both, once all is drawn
     axes[0].set_ylabel("nDCG@10, development set", fontsize=9, color="#333333")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(COLOURS), frameon=False, fontsize=10)
