@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pyserini_llm_sparse.devices import DTYPES, resolve_device, resolve_dtype
-from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError, one_line
 from pyserini_llm_sparse.spec import Attention
 
 LEAST_TRANSFORMERS = (5, 2)
@@ -129,7 +129,7 @@ def load_backbone(
     except (TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"{path}: {type(model).__name__} does not work as a causal language model with position ids and attention "
-            f"mask: {_one_line(error)}; {_remedy(error)}"
+            f"mask: {one_line(error)}; {_remedy(error)}"
         ) from error
     return backbone
 
@@ -198,7 +198,7 @@ def with_adapter(
             warnings.simplefilter("ignore", FutureWarning)
             adapted: Any = get_peft_model(backbone.model, settings)
     except ValueError as error:
-        raise UsageError(f"lora_targets: {_one_line(error)}; name modules of the model") from error
+        raise UsageError(f"lora_targets: {one_line(error)}; name modules of the model") from error
     result = Backbone(adapted, backbone.attention)
     if trains_head:
         result.model.get_output_embeddings().requires_grad_(True)
@@ -316,9 +316,9 @@ def _load_model(
             model: PreTrainedModel = pair[0]
             loaded: dict[str, Any] = pair[1]
     except OSError as error:
-        raise ResourceError(f"{path}: cannot load the model: {_one_line(error)}; check the directory") from error
+        raise ResourceError(f"{path}: cannot load the model: {one_line(error)}; check the directory") from error
     except (ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
-        raise DataError(f"{path}: cannot load the model: {_one_line(error)}; {_remedy(error)}") from error
+        raise DataError(f"{path}: cannot load the model: {one_line(error)}; {_remedy(error)}") from error
     for problem, names in (("lacks", loaded["missing_keys"]), ("has another shape of", loaded["mismatched_keys"])):
         if names:
             listed = ", ".join(sorted(str(name) for name in names)[:3])
@@ -349,9 +349,9 @@ def _merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
         with safe_open(path / "adapter_model.safetensors", framework="pt") as file:
             stored = set(file.keys())
     except OSError as error:
-        raise ResourceError(f"{path}: cannot load the adapter: {_one_line(error)}; check the directory") from error
+        raise ResourceError(f"{path}: cannot load the adapter: {one_line(error)}; check the directory") from error
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: the adapter does not fit its base: {_one_line(error)}; name the right one: "
+        raise DataError(f"{path}: the adapter does not fit its base: {one_line(error)}; name the right one: "
                         "csplade:ADAPTER,base=PATH_OR_HUB_ID") from error  # fmt: skip
     differing = stored ^ set(get_peft_model_state_dict(adapted))
     if differing:
@@ -375,10 +375,6 @@ def quiet() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _remedy(error: Exception) -> str:

@@ -163,7 +163,7 @@ class SparseEncoder:
         size = self.checkpoint.vocabulary_size
         parts = [
             self._forward([tokenised[number] for number in numbers], top_k)
-            for numbers in _batches(filled, [len(text.ids) for text in tokenised], batch_size)
+            for numbers in batches_of(filled, [len(text.ids) for text in tokenised], batch_size)
         ]
         parts.append(SparseVectors.empty(1, size))  # the row of all texts without content
         place = np.full(len(tokenised), len(filled), dtype=np.int64)
@@ -221,8 +221,14 @@ def collected(weights: torch.Tensor, kept: torch.Tensor, top_k: int | None) -> S
     return SparseVectors(csr_array((values, columns, indptr), shape=tuple(weights.shape))).top_k(top_k)
 
 
-def _batches(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Group texts, longest first, so that no batch has too many texts or too many padded tokens."""
+def batches_of(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Group texts so that no batch has too many of them or too many padded tokens.
+
+    Args:
+        order: Numbers of the texts, longest first.
+        lengths: Tokens of each text, by its number.
+        batch_size: Most texts of a batch.
+    """
     start = 0
     while start < len(order):
         size = max(1, min(batch_size, BATCH_TOKENS // lengths[order[start]]))

@@ -61,6 +61,11 @@ class PartialError(LlmSparseError):
     exit_code = 7
 
 
+def one_line(error: BaseException) -> str:
+    """Return what a library's exception says as one line of at most 300 characters; its kind if it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def at(path: str | Path, line: int | None = None) -> str:
     """Return the ``where`` of a message: ``path`` or ``path:line`` (lines count from 1)."""
     return f"{path}" if line is None else f"{path}:{line}"

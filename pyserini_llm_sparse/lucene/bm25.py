@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pyserini_llm_sparse.errors import ResourceError, RunError
+from pyserini_llm_sparse.errors import RunError
 from pyserini_llm_sparse.lucene.building import run_indexer
-from pyserini_llm_sparse.lucene.reading import MAXIMUM_QUERY_TERMS, Hit, java_classes
+from pyserini_llm_sparse.lucene.reading import Hit, OpenedIndex
 
 K1 = 0.9  # Anserini's defaults, the field's baseline
 B = 0.4
@@ -44,33 +44,13 @@ def index_texts(
             raise RunError(f"{index}: holds {len(opened)} of {count} documents; index them again")
 
 
-class BM25Index:
+class BM25Index(OpenedIndex):
     """An index of texts opened for searching with BM25, through Anserini's own searcher."""
 
     def __init__(self, index: str | Path, k1: float = K1, b: float = B) -> None:
-        """Open an index.
-
-        Raises:
-            ResourceError: There is no index in that place.
-            PrerequisiteError: There is no fit Java.
-        """
-        self.path = Path(index)
-        if not any(self.path.glob("segments_*")):
-            raise ResourceError(f"{index}: no Lucene index there; index the documents first")
-        self._java = java_classes()
-        self._java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAXIMUM_QUERY_TERMS)
-        self._searcher = self._java("io.anserini.search.SimpleSearcher")(str(self.path))
+        """Open an index; see `OpenedIndex` for what can go wrong."""
+        super().__init__(index, "SimpleSearcher", "index the documents first")
         self._searcher.set_bm25(k1, b)
-
-    def __enter__(self) -> BM25Index:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the index."""
-        self._searcher.close()
 
     def __len__(self) -> int:
         return int(self._searcher.get_total_num_docs())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pyserini_llm_sparse import jdk
 from pyserini_llm_sparse.errors import DataError, ResourceError
@@ -37,11 +37,20 @@ class Hit:
     score: float
 
 
-class LuceneIndex:
-    """An impact index opened for reading, through Anserini's own searcher."""
+class OpenedIndex:
+    """An index opened with one of Anserini's searchers, to be closed again.
 
-    def __init__(self, index: str | Path) -> None:
+    Attributes:
+        path: Its directory.
+    """
+
+    def __init__(self, index: str | Path, searcher: str, remedy: str) -> None:
         """Open an index.
+
+        Args:
+            index: Its directory.
+            searcher: Anserini's class.
+            remedy: What to do where there is none.
 
         Raises:
             ResourceError: There is no index in that place.
@@ -49,13 +58,12 @@ class LuceneIndex:
         """
         self.path = Path(index)
         if not any(self.path.glob("segments_*")):
-            raise ResourceError(f"{index}: no Lucene index there; make one with `python -m pyserini_llm_sparse index`")
+            raise ResourceError(f"{index}: no Lucene index there; {remedy}")
         self._java = java_classes()
         self._java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAXIMUM_QUERY_TERMS)
-        self._searcher = self._java("io.anserini.search.SimpleImpactSearcher")(str(self.path))
-        self._reader = self._searcher.reader
+        self._searcher = self._java(f"io.anserini.search.{searcher}")(str(self.path))
 
-    def __enter__(self) -> LuceneIndex:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -64,6 +72,15 @@ class LuceneIndex:
     def close(self) -> None:
         """Close the index."""
         self._searcher.close()
+
+
+class LuceneIndex(OpenedIndex):
+    """An impact index opened for reading, through Anserini's own searcher."""
+
+    def __init__(self, index: str | Path) -> None:
+        """Open an index; see `OpenedIndex` for what can go wrong."""
+        super().__init__(index, "SimpleImpactSearcher", "make one with `python -m pyserini_llm_sparse index`")
+        self._reader = self._searcher.reader
 
     def __len__(self) -> int:
         return int(self._reader.numDocs())

@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 from transformers import TrainingArguments
 
-from pyserini_llm_sparse.errors import PrerequisiteError, UsageError
+from pyserini_llm_sparse.errors import PrerequisiteError, UsageError, one_line
 from pyserini_llm_sparse.training.config import ModelConfig, RetrieveConfig
 
 LOGS = "logs"  # folder in a run's folder that TensorBoard reads
@@ -72,9 +72,9 @@ def training_arguments(config: ModelConfig, run_folder: str | Path, *, evaluates
     try:
         return TrainingArguments(**values)
     except ImportError as error:
-        raise PrerequisiteError(f"trainer: {_one_line(error)}; install it, or leave the argument out") from error
+        raise PrerequisiteError(f"trainer: {one_line(error)}; install it, or leave the argument out") from error
     except (ValueError, TypeError) as error:
-        raise UsageError(f"trainer: {_one_line(error)}; correct the run file") from error
+        raise UsageError(f"trainer: {one_line(error)}; correct the run file") from error
 
 
 def _named_as_here(given: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +119,3 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

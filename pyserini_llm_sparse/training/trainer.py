@@ -17,11 +17,11 @@ from transformers import TrainingArguments
 
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.data.packing import NO_TARGET
 from pyserini_llm_sparse.training.modelling.gathering import gather
 from pyserini_llm_sparse.training.modelling.gradient_cache import cached_backward
 from pyserini_llm_sparse.training.modelling.model import RetrievalModel
 from pyserini_llm_sparse.training.objectives.health import CollapseDetector, vector_health
+from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED
 from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective, ramp
 from pyserini_llm_sparse.training.phase_trainer import PhaseTrainer
 
@@ -197,7 +197,7 @@ class AdaptationTrainer(PhaseTrainer):
         with torch.no_grad():
             for inputs in self.accelerator.prepare(loader):
                 loss, parts = self._loss(model, self._prepare_inputs(inputs))
-                predicted = (inputs["targets"] != NO_TARGET).sum().to(loss.dtype)
+                predicted = (inputs["targets"] != NOT_PREDICTED).sum().to(loss.dtype)
                 found = torch.stack([loss, *parts.values(), torch.ones_like(loss)]) * predicted
                 sums, names = sums.to(found) + found, ["loss", *parts]
         model.train(was_training)

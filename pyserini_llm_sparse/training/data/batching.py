@@ -53,15 +53,6 @@ class ExampleDataset(EpochDataset[EpochExample]):
         if not self.examples:
             raise DataError("train: no training examples: the sources hold none; check the paths")
 
-    @classmethod
-    def from_sources(cls, sources: Sequence[str]) -> ExampleDataset:
-        """Read the examples of some sources, in their order.
-
-        Raises:
-            LlmSparseError: As `sources.read_examples`.
-        """
-        return cls(example for source in sources for example in read_examples(source))
-
     def __len__(self) -> int:
         return len(self.examples)
 

@@ -21,10 +21,10 @@ from pyserini_llm_sparse.tokenization import Tokenization
 from pyserini_llm_sparse.training.config import AdaptConfig
 from pyserini_llm_sparse.training.data.sampling import EpochDataset
 from pyserini_llm_sparse.training.data.sources import read_texts
+from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED
 
 log = logging.getLogger("pyserini_llm_sparse")
 
-NO_TARGET = -100
 TEXTS_AT_A_TIME = 512
 WHOLE_TEXT = 1 << 30  # tokens
 
@@ -141,7 +141,7 @@ class PackedTexts(TokenSequences):
         )
 
     def _item(self, ids: NDArray[np.int64], number: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return ids, np.append(ids[1:], NO_TARGET)
+        return ids, np.append(ids[1:], NOT_PREDICTED)
 
 
 class MaskedTexts(TokenSequences):
@@ -198,7 +198,7 @@ class MaskedTexts(TokenSequences):
         masked = maskable & (chance.random(len(ids)) < self.probability)
         if not masked.any():
             masked[chance.choice(np.flatnonzero(maskable))] = True
-        targets = np.full(len(ids), NO_TARGET, np.int64)
+        targets = np.full(len(ids), NOT_PREDICTED, np.int64)
         targets[:-1][masked[1:]] = ids[1:][masked[1:]]
         return np.where(masked, self.mask_id, ids), targets
 
@@ -225,7 +225,7 @@ class SequenceCollator:
             for name, rows, fill in (
                 ("input_ids", ids, self.pad_id),
                 ("attention_mask", attention, 0),
-                ("targets", targets, NO_TARGET),
+                ("targets", targets, NOT_PREDICTED),
             )
         }
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, UsageError
+from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, UsageError, one_line
 from pyserini_llm_sparse.training.config import ScoreConfig
 
 
@@ -131,15 +131,11 @@ def _loading_errors(teacher: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ResourceError(f"{teacher}: cannot load the teacher: {_one_line(error)}; check the name") from error
+        raise ResourceError(f"{teacher}: cannot load the teacher: {one_line(error)}; check the name") from error
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise DataError(
-            f"{teacher}: cannot load the teacher: {_one_line(error)}; choose a model of the kind that `kind` names"
+            f"{teacher}: cannot load the teacher: {one_line(error)}; choose a model of the kind that `kind` names"
         ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _require_one_score(model: Any, config: ScoreConfig) -> None:

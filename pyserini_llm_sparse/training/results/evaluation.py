@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from pyserini_llm_sparse.encoder import collected
+from pyserini_llm_sparse.encoder import batches_of, collected
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, RunError, UsageError
 from pyserini_llm_sparse.spec import EncodingSpec, Side
 from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
@@ -23,7 +23,6 @@ from pyserini_llm_sparse.vectors import SparseVectors
 
 DEPTH = 1000
 MEASURES = ("nDCG@10", "RR@10", "R@100")  # besides the one that the run file names
-BATCH_TOKENS = 16384  # padded tokens of one batch at most
 MOST_TERMS = 4096  # kept of a vector: an untrained model has a hundred thousand, which fill the memory for nothing
 SCORES_AT_A_TIME = 1 << 24
 
@@ -141,7 +140,7 @@ class _ShareEncoder:
         tokenised = self.tokenization.token_ids(texts, side)
         filled = [number for number, text in enumerate(tokenised) if text.ids]
         filled.sort(key=lambda number: -len(tokenised[number].ids))
-        batches = list(_batches(filled, tokenised, self.batch_size))
+        batches = list(batches_of(filled, [len(text.ids) for text in tokenised], self.batch_size))
         # A forward pass of a sharded model is a joint act: every process makes the same number of them.
         rounds = -(-len(batches) // self.processes)
         own: list[tuple[list[int], Vectors, float]] = []
@@ -182,15 +181,6 @@ def _impacts(weights: Tensor, spec: EncodingSpec, side: Side) -> tuple[SparseVec
     most = spec.top_k(side) or weights.shape[1]
     active = float(kept.sum(1).clamp(max=most).sum())
     return collected(weights, kept, min(most, MOST_TERMS)).impacts(spec.impact_factor, spec.impact_maximum), active
-
-
-def _batches(order: list[int], tokenised: Sequence[TokenizedText], batch_size: int) -> Iterator[list[int]]:
-    """Group texts, longest first, so that no batch has too many texts or too many padded tokens."""
-    start = 0
-    while start < len(order):
-        size = max(1, min(batch_size, BATCH_TOKENS // len(tokenised[order[start]].ids)))
-        yield order[start : start + size]
-        start += size
 
 
 def _stacked(parts: list[Vectors]) -> Vectors:
