@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from pyserini_llm_sparse.catalog import (
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError
 from pyserini_llm_sparse.fingerprint import fingerprint
 from pyserini_llm_sparse.formats.writers import atomic_folder
+from pyserini_llm_sparse.onnx.description import ExportDescription, read_description, require_fields_in_graph
 from pyserini_llm_sparse.query_terms import load_query_term_weights, save_query_term_weights
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TOKENIZER_FILES, TextTokenizer
@@ -53,6 +55,8 @@ class Checkpoint:
         device: Where the backbone goes; None for the best there is.
         dtype: Its floating-point type; None for the device's default.
         trust_remote_code: Whether code that comes with the model may run.
+        threads: CPU threads of the model; None for all cores.
+        export: What an ONNX export says about itself; None for a model of torch.
     """
 
     spec: EncodingSpec
@@ -64,6 +68,8 @@ class Checkpoint:
     device: str | None = None
     dtype: str | None = None
     trust_remote_code: bool = False
+    threads: int | None = None
+    export: ExportDescription | None = None
     _backbone: Backbone | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -72,9 +78,35 @@ class Checkpoint:
         """Number of ids that the model has logits for."""
         return len(self.tokens)
 
+    @cached_property
+    def allowed(self) -> NDArray[np.bool_]:
+        """``[vocabulary]``, true for each id that may become a term: it has a token and is not excluded."""
+        allowed = np.array([token is not None for token in self.tokens])
+        allowed[[number for number in self.spec.excluded_token_ids if number < self.vocabulary_size]] = False
+        return allowed
+
+    @property
+    def precision(self) -> str:
+        """The number format that the model computes in: torch's name of it, or an export's.
+
+        Raises:
+            LlmSparseError: torch has no such type or device.
+        """
+        if self.export is not None:
+            return f"onnx {self.export.precision}"
+        from pyserini_llm_sparse.devices import resolve_dtype
+
+        return resolve_dtype(self.dtype, self.device)
+
     @property
     def backbone(self) -> Backbone:
-        """The model, loaded at the first use; see `load_backbone` for what can go wrong."""
+        """The torch model, loaded at the first use; see `load_backbone` for what can go wrong.
+
+        Raises:
+            UsageError: The checkpoint is an ONNX export.
+        """
+        if self.export is not None:
+            raise UsageError(f"{self.folder}: an ONNX export, without torch's weights; use the model it was made from")
         with self._lock:
             if self._backbone is None:
                 from pyserini_llm_sparse.backbone import load_backbone
@@ -96,8 +128,10 @@ class Checkpoint:
             return self._backbone
 
 
-def load_checkpoint(reference: ModelReference, device: str | None = None, dtype: str | None = None) -> Checkpoint:
-    """Find a checkpoint, its spec and its tokenizer. Weights are not loaded yet.
+def load_checkpoint(
+    reference: ModelReference, device: str | None = None, dtype: str | None = None, threads: int | None = None
+) -> Checkpoint:
+    """Find a checkpoint or an ONNX export, its spec and its tokenizer. Weights are not loaded yet.
 
     The spec is, in this order, the directory's ``encoding_spec.json``, what is known of a published model, or the
     fields that the reference names; these also replace fields of the former two.
@@ -106,24 +140,35 @@ def load_checkpoint(reference: ModelReference, device: str | None = None, dtype:
         reference: The model, from `catalog.parse_encoder_name`.
         device: Where the backbone will go; None for the best there is.
         dtype: Its floating-point type; None for the device's default.
+        threads: CPU threads of the model; None for all cores.
 
     Raises:
         ResourceError: The model, its base or its tokenizer is not there.
-        UsageError: A field of the spec is unknown.
+        UsageError: A field of the spec is unknown; or device, dtype or a field is not what an export was made for.
         DataError: It is another kind of model, has no spec, or its files are not in order.
         SpecMismatchError: The files are not those that the spec was saved with.
     """
     known = published(reference.model)
     root = resolve_folder(reference.model, reference.revision, reference.trust_remote_code)
     folder = root / (reference.subfolder or (known.subfolder if known else None) or "")
-    require_causal_checkpoint(folder, known is not None)
+    export = read_description(folder)
+    if export is None:
+        require_causal_checkpoint(folder, known is not None)
+    else:
+        _require_fit_for_export(folder, export, device, dtype)
     base = _base_folder(folder, reference)
-    config = read_json((base or folder) / "config.json") or {}
+    config = _config(base or folder, export)
     vocabulary_size = _vocabulary_size(base or folder, config)
     tokenizer = _tokenizer([folder, root, *([base] if base else [])], reference, known.tokenizer if known else None)
     spec = _spec(folder, reference, tokenizer, config)
     _warn_of_long_texts(folder, spec, config)
-    found = fingerprint(folder, tokenizer, base)
+    if export is None:
+        found = fingerprint(folder, tokenizer, base)
+    else:
+        export.require_unchanged(folder, tokenizer)
+        require_fields_in_graph(folder, spec)
+        # An export keeps the name of its model: their vectors belong into one index.
+        found = spec.model_fingerprint
     if spec.model_fingerprint and spec.model_fingerprint != found:
         raise SpecMismatchError(
             f"{folder}: weights or tokenizer are not those that the encoding spec was saved with: model_fingerprint is "
@@ -140,9 +185,11 @@ def load_checkpoint(reference: ModelReference, device: str | None = None, dtype:
         folder=folder,
         base=base,
         query_term_weights=weights,
-        device=device,
+        device=device if export is None else "cpu",
         dtype=dtype,
         trust_remote_code=reference.trust_remote_code,
+        threads=threads,
+        export=export,
     )
 
 
@@ -258,6 +305,21 @@ def _tokenizer(places: list[Path], reference: ModelReference, known: str | None)
         if any((place / name).is_file() for name in TOKENIZER_FILES):
             return TextTokenizer.from_folder(place, reference.trust_remote_code)
     return TextTokenizer.from_folder(resolve_folder(known) if known else places[0], reference.trust_remote_code)
+
+
+def _require_fit_for_export(folder: Path, export: ExportDescription, device: str | None, dtype: str | None) -> None:
+    """Refuse a device or a type that an export was not made for."""
+    if device is not None and str(device).split(":")[0] != "cpu":
+        raise UsageError(f"{folder}: device {device}: this ONNX export was made for the CPU; use device cpu")
+    if dtype is not None and dtype.replace("float32", "fp32") not in ("auto", export.precision):
+        raise UsageError(f"{folder}: dtype {dtype}: this ONNX export computes in {export.precision}; leave dtype out")
+
+
+def _config(folder: Path, export: ExportDescription | None) -> dict[str, Any]:
+    """Return a model's configuration, of an export what takes its place."""
+    if export is not None:
+        return {"vocab_size": export.vocabulary_size, "max_position_embeddings": export.positions}
+    return read_json(folder / "config.json") or {}
 
 
 def _vocabulary_size(folder: Path, config: dict[str, Any]) -> int:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from pyserini_llm_sparse.catalog import parse_encoder_name
 from pyserini_llm_sparse.checkpoint import Checkpoint, load_checkpoint
-from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
+from pyserini_llm_sparse.engine import Engine, load_engine
+from pyserini_llm_sparse.engine import collected as collected  # training takes it from here
+from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.spec import EncodingSpec, Side
 from pyserini_llm_sparse.terms import TermVocabulary
 from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
@@ -21,8 +22,6 @@ from pyserini_llm_sparse.vectors import SparseVectors
 
 if TYPE_CHECKING:
     import torch
-
-    from pyserini_llm_sparse.backbone import Backbone
 
 BATCH_SIZE = 32
 BATCH_TOKENS = 16384  # padded tokens of one batch at most, whatever the batch size
@@ -36,7 +35,6 @@ class SparseEncoder:
     Attributes:
         checkpoint: The model's parts.
         tokenization: How texts become token ids.
-        pad_side: On which side batches are padded; makes no difference to the vectors.
 
     >>> encoder = SparseEncoder.load("csplade")  # doctest: +SKIP
     >>> encoder.query_impacts(["what is a sparse vector"])  # doctest: +SKIP
@@ -47,33 +45,37 @@ class SparseEncoder:
         """Make an encoder of a loaded checkpoint; `load` takes a name."""
         self.checkpoint = checkpoint
         self.tokenization = Tokenization(checkpoint.tokenizer, checkpoint.spec, checkpoint.vocabulary_size)
-        self.pad_side = "right"
+        self._engine: Engine | None = None
+        self._engine_lock = threading.Lock()
         self._forward_lock = threading.Lock()
-        excluded = [number for number in checkpoint.spec.excluded_token_ids if number < checkpoint.vocabulary_size]
-        named = np.array([token is not None for token in checkpoint.tokens])
-        named[excluded] = False
-        self._allowed: NDArray[np.bool_] = named
-        self._allowed_on_device: torch.Tensor | None = None
 
     @classmethod
     def load(
-        cls, name: str = "csplade", *, device: str | None = None, dtype: str | None = None, **overrides: Any
+        cls,
+        name: str = "csplade",
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        threads: int | None = None,
+        **overrides: Any,
     ) -> SparseEncoder:
         """Load an encoder by name.
 
         The weights are read when the first text goes through the model: an encoder with inference-free queries starts
-        in a fraction of a second and needs neither torch nor the weights for queries.
+        in a fraction of a second and needs neither torch nor the weights for queries. The directory of an ONNX export
+        is a model like any other: ONNX Runtime computes its vectors, on the CPU, and torch is not needed.
 
         Args:
             name: ``csplade``, ``csplade:PATH_OR_HUB_ID``, or a path or hub id; see `catalog.parse_encoder_name`.
             device: Such as ``cpu`` or ``cuda:0``; by default a GPU where there is one.
-            dtype: ``float32`` (default on a CPU), ``bfloat16`` or ``float16``.
+            dtype: ``float32`` (default on a CPU), ``bfloat16`` or ``float16``; an export has its own precision.
+            threads: CPU threads of the model, by default as many as there are cores; in torch those of the process.
             **overrides: Fields of the encoding spec, and the loading options of `catalog.ModelReference`.
 
         Raises:
             LlmSparseError: As `load_checkpoint` says.
         """
-        return cls(load_checkpoint(parse_encoder_name(name).with_options(**overrides), device, dtype))
+        return cls(load_checkpoint(parse_encoder_name(name).with_options(**overrides), device, dtype, threads))
 
     @property
     def spec(self) -> EncodingSpec:
@@ -83,9 +85,17 @@ class SparseEncoder:
     @cached_property
     def vocabulary(self) -> TermVocabulary:
         """The terms; ids that never become one (no token, or excluded) have none."""
-        pairs = zip(self.checkpoint.tokens, self._allowed.tolist(), strict=True)
+        pairs = zip(self.checkpoint.tokens, self.checkpoint.allowed.tolist(), strict=True)
         named = [token if allowed else None for token, allowed in pairs]
         return TermVocabulary(named, self.spec.term_naming)
+
+    @property
+    def engine(self) -> Engine:
+        """What computes the vectors; the model is loaded at the first use. See `load_engine` for what can go wrong."""
+        with self._engine_lock:
+            if self._engine is None:
+                self._engine = load_engine(self.checkpoint, self.tokenization)
+            return self._engine
 
     @property
     def device(self) -> torch.device:
@@ -109,7 +119,7 @@ class SparseEncoder:
 
         Raises:
             DataError: A text is no string, or the model overflows in a 16-bit type.
-            LlmSparseError: The model cannot be loaded; see `backbone.load_backbone`.
+            LlmSparseError: The model cannot be loaded; see `load_engine`.
         """
         return self._encode(texts, "query", batch_size, max_length)
 
@@ -148,7 +158,7 @@ class SparseEncoder:
 
     def _weighed(self, tokenised: list[TokenizedText], table: NDArray[np.float32]) -> SparseVectors:
         """Weight the terms that queries contain from the table, without a model."""
-        allowed_table = np.where(self._allowed, table, np.float32(0))
+        allowed_table = np.where(self.checkpoint.allowed, table, np.float32(0))
         rows, weights = [], []
         for ids, pooled in tokenised:
             terms, counts = np.unique(np.array(ids[pooled.start : pooled.stop], dtype=np.int64), return_counts=True)
@@ -172,53 +182,9 @@ class SparseEncoder:
 
     def _forward(self, texts: list[TokenizedText], top_k: int | None) -> SparseVectors:
         """Encode one batch, one thread at a time."""
-        import torch
-
-        backbone = self.checkpoint.backbone
-        try:
-            with self._forward_lock, torch.inference_mode():
-                return self._forward_on_device(backbone, texts, top_k)
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"{backbone.device}: out of memory with {len(texts)} texts of up to {len(texts[0].ids)} tokens; lower "
-                "the batch size, or use dtype bfloat16"
-            ) from error
-
-    def _forward_on_device(self, backbone: Backbone, texts: list[TokenizedText], top_k: int | None) -> SparseVectors:
-        """Encode one batch; only terms that stay in the vectors leave the device."""
-        import torch
-
-        from pyserini_llm_sparse.head import activate, max_logits
-
-        batch = self.tokenization.batch(texts, self.pad_side, backbone.device)
-        hidden = backbone.hidden(batch.input_ids, batch.attention_mask)
-        largest = max_logits(hidden, backbone.head_weight, batch.pool_mask, backbone.head_bias)
-        weights = activate(largest, self.spec.logit_scale)
-        if not bool(torch.isfinite(weights).all()):
-            # A comparison with 0 would drop what is not a number, and an empty vector would look like a result.
-            raise DataError(
-                f"{self.checkpoint.folder}: a weight is not finite: the model overflows in "
-                f"{backbone.head_weight.dtype}; encode with dtype float32, or bfloat16 on a GPU"
-            )
-        if self._allowed_on_device is None:
-            self._allowed_on_device = torch.from_numpy(self._allowed).to(weights.device)
-        kept = (weights > 0) & self._allowed_on_device
-        return collected(weights, kept, top_k)
-
-
-def collected(weights: torch.Tensor, kept: torch.Tensor, top_k: int | None) -> SparseVectors:
-    """Take the kept entries of weights ``[batch, vocabulary]`` off their device, at most `top_k` of each row."""
-    import torch
-
-    if top_k is not None and top_k < weights.shape[1]:
-        # All that equal the last one that fits are kept here; `top_k` below decides between equals by id.
-        least = torch.where(kept, weights, 0).topk(top_k, dim=1).values[:, -1:]
-        kept = kept & (weights >= least)
-    counts = kept.sum(1).cpu().numpy()
-    columns = kept.nonzero()[:, 1].to(torch.int32).cpu().numpy()
-    values = weights[kept].float().cpu().numpy()
-    indptr = np.concatenate(([0], np.cumsum(counts)))
-    return SparseVectors(csr_array((values, columns, indptr), shape=tuple(weights.shape))).top_k(top_k)
+        engine = self.engine
+        with self._forward_lock:
+            return engine.encode(texts, top_k)
 
 
 def batches_of(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:

@@ -197,11 +197,18 @@ def causal_model(family: str, vocabulary_size: int, seed: int = 0, **settings: A
     return model.eval()
 
 
-def native(folder: Path, family: str = "llama", *, spare_ids: int = 0, **spec_fields: Any) -> None:
+def native(
+    folder: Path,
+    family: str = "llama",
+    *,
+    spare_ids: int = 0,
+    settings: dict[str, Any] | None = None,
+    **spec_fields: Any,
+) -> None:
     """Write a checkpoint in our own layout; `spare_ids` rows of the embedding have no token."""
     kind = "metaspace" if family == "mistral" else "byte_level"
     tokenizer = transformers_tokenizer(kind)
-    model = causal_model(family, len(tokenizer) + spare_ids)
+    model = causal_model(family, len(tokenizer) + spare_ids, **(settings or {}))
     spec = EncodingSpec(**{"attention": "causal", "query_max_length": 16, "document_max_length": 32, **spec_fields})
     weights = None
     if spec.query_encoder == "inference-free":
@@ -228,9 +235,59 @@ for _family in FAMILIES:
         )
 
 
+# As above, but with heads of 16 numbers, which ONNX Runtime's attention can take, and the output layer tied or not.
+EXPORTABLE: dict[str, Any] = {"hidden_size": 64}
+for _family in FAMILIES:
+    for _attention in ATTENTIONS:
+        for _tied in (True, False):
+            _register(
+                f"{_family}_{_attention}_{'tied' if _tied else 'untied'}",
+                lambda folder, family=_family, attention=_attention, tied=_tied: native(  # type: ignore[misc]
+                    folder, family, attention=attention, settings={**EXPORTABLE, "tie_word_embeddings": tied}
+                ),
+            )
+
+
 @_registered
 def inference_free(folder: Path) -> None:
     native(folder, attention="bidirectional", query_encoder="inference-free", query_term_counts=True)
+
+
+@_registered
+def exportable(folder: Path) -> None:
+    """Every field of the spec that an ONNX export must carry or compute; a vocabulary larger than the tokenizer's."""
+    native(
+        folder, "qwen3", spare_ids=40, settings=EXPORTABLE, attention="bidirectional", add_bos=True, add_eos=True,
+        query_prefix="query:", document_prefix="passage:", pooled_span="text", logit_scale=64**-0.25,
+        excluded_token_ids=(0, 1, 2, 300), document_top_k=50, query_encoder="inference-free",
+    )  # fmt: skip
+
+
+# Scalings of the rotary positions that do not depend on a text's length.
+ROPES: dict[str, dict[str, Any]] = {
+    "llama3": {
+        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
+    },
+    "linear": {"factor": 4.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+}  # fmt: skip
+for _rope, _settings in ROPES.items():
+    _register(
+        f"{_rope}_rope",
+        lambda folder, rope=_rope, settings=_settings: native(  # type: ignore[misc]
+            folder,
+            settings={**EXPORTABLE, "rope_parameters": {"rope_type": rope, "rope_theta": 10000.0, **settings}},
+        ),
+    )
+
+
+@_registered
+def exportable_adapter(folder: Path) -> None:
+    """A LoRA adapter over a model with heads of 16 numbers."""
+    base = folder / "base"
+    base.mkdir()
+    native(base, "llama", settings=EXPORTABLE)
+    _adapt(folder, base)
 
 
 @_registered
@@ -266,15 +323,19 @@ def bin_only(folder: Path) -> None:
 @_registered
 def adapter(folder: Path) -> None:
     """A LoRA adapter over `without_spec`, as Lion is published, with an encoding spec beside it."""
+    _adapt(folder, checkpoint("without_spec"))
+
+
+def _adapt(folder: Path, base: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(checkpoint("without_spec"))
+    model = AutoModelForCausalLM.from_pretrained(base)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed attribute
         torch.manual_seed(1)
         adapted = get_peft_model(
-            base,
+            model,
             LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], init_lora_weights=False),
         )
     adapted.save_pretrained(str(folder))

@@ -158,7 +158,8 @@ def _onnx() -> Check:
     try:
         import onnxruntime
     except ImportError:
-        return Check("ONNX Runtime", "--", "not installed", "only for ONNX models: pip install onnxruntime")
+        remedy = "only for ONNX exports: pip install 'pyserini-llm-sparse[onnx]'"
+        return Check("ONNX Runtime", "--", "not installed", remedy)
     providers = ", ".join(onnxruntime.get_available_providers())
     return Check("ONNX Runtime", "OK", f"{onnxruntime.__version__}, providers {providers}")
 

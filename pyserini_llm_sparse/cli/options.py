@@ -30,9 +30,5 @@ def load_encoder(name: str, device: str | None, dtype: str | None, threads: int 
     """
     from pyserini_llm_sparse.encoder import SparseEncoder
 
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
     given = {field: value for field, value in overrides.items() if value is not None}
-    return SparseEncoder.load(name, device=device, dtype=dtype, **given)
+    return SparseEncoder.load(name, device=device, dtype=dtype, threads=threads, **given)

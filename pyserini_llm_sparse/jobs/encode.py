@@ -200,7 +200,7 @@ class _Job:
         The encoder sorts again, by tokens.
         """
         if self._started is None:
-            _ = self._encoder.checkpoint.backbone  # loads the model
+            _ = self._encoder.engine  # loads the model
             self._started = time.monotonic()
         texts = [document.text for document in window.documents]
         order = sorted(range(len(texts)), key=lambda position: -len(texts[position]))

@@ -96,11 +96,9 @@ def job_identity(
     encoder: SparseEncoder, corpus: str | Path, fields: Sequence[str] | None, contents: bool, window_size: int
 ) -> JobIdentity:
     """Return the identity of a job of this encoder on this corpus."""
-    from pyserini_llm_sparse.devices import resolve_dtype
-
     return JobIdentity(
         spec=encoder.spec,
-        dtype=resolve_dtype(encoder.checkpoint.dtype, encoder.checkpoint.device),
+        dtype=encoder.checkpoint.precision,
         corpus=corpus_identity(corpus),
         fields=tuple(fields) if fields else None,
         contents=contents,

@@ -12,13 +12,16 @@ PACKAGE = "pyserini_llm_sparse"
 FLOORS = {
     "errors": 0, "spec": 0, "terms": 0, "vectors": 0, "formats": 0,
     "tokenization": 1, "backbone": 1, "head": 1, "checkpoint": 1, "catalog": 1,
-    "text_tokenizer": 1, "fingerprint": 1, "query_terms": 1, "devices": 1,
+    "text_tokenizer": 1, "fingerprint": 1, "query_terms": 1, "devices": 1, "engine": 1, "onnx": 1,
     "encoder": 2, "jobs": 2,
     "plugin": 3, "pyserini": 3, "lucene": 3, "jdk": 3, "training": 3,
     "cli": 4, "__main__": 4,
 }  # fmt: skip
+# Modules that stand higher than their room: an export is verified as encoders are used.
+HIGHER = {"onnx.export": 2, "onnx.verification": 2}
 # Whose internals each room may touch, by the module that it imports.
-ALONE = {"jnius": {"lucene", "jdk", "plugin"}, "pyserini": {"plugin", "lucene", "pyserini", "cli"}}
+ALONE = {"jnius": {"lucene", "jdk", "plugin"}, "pyserini": {"plugin", "lucene", "pyserini", "cli"},
+         "onnx": {"onnx"}, "onnxruntime": {"onnx", "cli"}}  # fmt: skip
 
 
 def modules(root: Path) -> list[Path]:
@@ -27,6 +30,11 @@ def modules(root: Path) -> list[Path]:
 
 def room(path: Path, root: Path) -> str:
     return path.relative_to(root / PACKAGE).parts[0].removesuffix(".py")
+
+
+def floor(parts: list[str]) -> int:
+    """The floor of a module, by the parts of its name after the package's."""
+    return HIGHER.get(".".join(parts[:2]), FLOORS[parts[0]])
 
 
 def imported(path: Path) -> list[tuple[str, int]]:
@@ -47,14 +55,27 @@ def test_every_module_belongs_to_a_floor(root: Path) -> None:
 def test_imports_point_downwards(root: Path) -> None:
     wrong = []
     for path in modules(root):
-        own = room(path, root)
-        if own == "__init__":
+        own = list(path.relative_to(root / PACKAGE).with_suffix("").parts)
+        if own == ["__init__"]:
             continue
         for name, line in imported(path):
-            parts = name.split(".")
-            if parts[0] == PACKAGE and len(parts) > 1 and parts[1] in FLOORS and FLOORS[parts[1]] > FLOORS[own]:
-                wrong.append(f"{path}:{line}: {own} (floor {FLOORS[own]}) imports {name} (floor {FLOORS[parts[1]]})")
+            parts = name.split(".")[1:]
+            if name.split(".")[0] == PACKAGE and parts and parts[0] in FLOORS and floor(parts) > floor(own):
+                wrong.append(
+                    f"{path}:{line}: {'.'.join(own)} (floor {floor(own)}) imports {name} (floor {floor(parts)})"
+                )
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_model_is_loaded_without_what_exports_it(root: Path) -> None:
+    """The runtime of an export knows nothing of the graph that it runs, nor of the package that wrote it."""
+    runtime = {"checkpoint", "engine", "encoder", "onnx.session", "onnx.description"}
+    writing = ("export", "verification", "graph", "head", "calibration", "products", "writer", "decoder")
+    for path in modules(root):
+        own = ".".join(path.relative_to(root / PACKAGE).with_suffix("").parts)
+        if own in runtime:
+            found = {name for name, _ in imported(path)}
+            assert not [name for name in found for part in writing if name.startswith(f"{PACKAGE}.onnx.{part}")], own
 
 
 @pytest.mark.parametrize("library", sorted(ALONE))

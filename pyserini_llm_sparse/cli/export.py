@@ -1,0 +1,62 @@
+"""``export``: a model to a directory for ONNX Runtime, compared with torch before it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pyserini_llm_sparse.catalog import KEYWORD
+from pyserini_llm_sparse.cli import options
+from pyserini_llm_sparse.cli.console import print_json, say
+
+NAME = "export"
+EXAMPLES = (
+    "export --precision int8 --output csplade-int8",
+    "export --model my-model,document_max_length=512 --output my-model-onnx --corpus beir/scifact",
+)
+
+
+class PrecisionOption(StrEnum):
+    """Number format of the products."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
+
+def command(
+    output: Annotated[Path, typer.Option(help="Folder for the export; any --encoder takes it.")],
+    model: options.Encoder = KEYWORD,
+    precision: Annotated[
+        PrecisionOption, typer.Option(help="fp32 is as exact as torch; int8 is smaller and faster.")
+    ] = PrecisionOption.fp32,
+    corpus: Annotated[
+        str | None, typer.Option(help="A corpus whose first 64 documents are compared; by default texts of our own.")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Export a model to ONNX, for ONNX Runtime on a CPU.
+
+    The export is compared with the torch model on sample texts; one that differs by more than it may is not kept
+    (exit code 6). What was measured is in report.json beside it.
+    """
+    from pyserini_llm_sparse.onnx.export import export_model
+
+    report = export_model(model, output, precision=precision.value, corpus=corpus, overwrite=overwrite, note=say)
+    if as_json:
+        print_json(asdict(report))
+    measured = report.measured
+    kept, correlation = 1 - measured["lost_top_terms"], 1 - measured["lost_rank_correlation"]
+    say(f"{output}: {report.precision}, {report.bytes / 1e6:,.1f} MB{_parts(report.quantised)}")
+    say(
+        f"{output}: {kept:.1%} of the top terms are torch's, the largest difference of a weight is "
+        f"{measured['weight_error']:.2g}, the rank correlation of scores {correlation:.4f}"
+    )
+
+
+def _parts(quantised: tuple[str, ...]) -> str:
+    return f"; in int8: {', '.join(quantised).replace('_', '-')}" if quantised else ""

@@ -1,0 +1,121 @@
+"""What computes the vectors of tokenised texts: one interface, and torch behind it; `onnx.session` is the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
+from pyserini_llm_sparse.vectors import SparseVectors
+
+if TYPE_CHECKING:
+    import torch
+
+    from pyserini_llm_sparse.checkpoint import Checkpoint
+
+
+class Engine(Protocol):
+    """Computes vectors; one batch at a time."""
+
+    def encode(self, texts: Sequence[TokenizedText], top_k: int | None) -> SparseVectors:
+        """Encode one batch.
+
+        Args:
+            texts: Texts with content, the longest first.
+            top_k: Most terms of a vector, the heaviest; None for all.
+
+        Returns:
+            One row for each text.
+
+        Raises:
+            DataError: A weight is not finite.
+            LlmSparseError: The engine failed.
+        """
+
+
+def load_engine(checkpoint: Checkpoint, tokenization: Tokenization) -> Engine:
+    """Load what computes the vectors of a checkpoint: ONNX Runtime for an ONNX export, else torch.
+
+    Raises:
+        LlmSparseError: The model cannot be loaded; see `backbone.load_backbone` and `onnx.session.OnnxEngine`.
+    """
+    if checkpoint.export is not None:
+        from pyserini_llm_sparse.onnx.session import OnnxEngine
+
+        return OnnxEngine(checkpoint.folder, checkpoint.export, checkpoint.threads)
+    return TorchEngine(checkpoint, tokenization)
+
+
+class TorchEngine:
+    """Computes vectors with the torch model.
+
+    Attributes:
+        pad_side: On which side batches are padded; makes no difference to the vectors.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, tokenization: Tokenization) -> None:
+        """Load the model of a checkpoint."""
+        import torch
+
+        if checkpoint.threads is not None:
+            torch.set_num_threads(checkpoint.threads)
+        self.pad_side = "right"
+        self._checkpoint = checkpoint
+        self._tokenization = tokenization
+        self._backbone = checkpoint.backbone
+        self._allowed = torch.from_numpy(checkpoint.allowed).to(self._backbone.device)
+
+    def encode(self, texts: Sequence[TokenizedText], top_k: int | None) -> SparseVectors:
+        """Encode one batch; see `Engine`.
+
+        Raises:
+            ResourceError: The device has not enough memory.
+        """
+        import torch
+
+        try:
+            with torch.inference_mode():
+                return self._encode(texts, top_k)
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(
+                f"{self._backbone.device}: out of memory with {len(texts)} texts of up to {len(texts[0].ids)} tokens; "
+                "lower the batch size, or use dtype bfloat16"
+            ) from error
+
+    def _encode(self, texts: Sequence[TokenizedText], top_k: int | None) -> SparseVectors:
+        """Encode one batch; only terms that stay in the vectors leave the device."""
+        import torch
+
+        from pyserini_llm_sparse.head import activate, max_logits
+
+        backbone = self._backbone
+        batch = self._tokenization.batch(texts, self.pad_side, backbone.device)
+        hidden = backbone.hidden(batch.input_ids, batch.attention_mask)
+        largest = max_logits(hidden, backbone.head_weight, batch.pool_mask, backbone.head_bias)
+        weights = activate(largest, self._checkpoint.spec.logit_scale)
+        if not bool(torch.isfinite(weights).all()):
+            # A comparison with 0 would drop what is not a number, and an empty vector would look like a result.
+            raise DataError(
+                f"{self._checkpoint.folder}: a weight is not finite: the model overflows in "
+                f"{backbone.head_weight.dtype}; encode with dtype float32, or bfloat16 on a GPU"
+            )
+        return collected(weights, (weights > 0) & self._allowed, top_k)
+
+
+def collected(weights: torch.Tensor, kept: torch.Tensor, top_k: int | None) -> SparseVectors:
+    """Take the kept entries of weights ``[batch, vocabulary]`` off their device, at most `top_k` of each row."""
+    import torch
+
+    if top_k is not None and top_k < weights.shape[1]:
+        # All that equal the last one that fits are kept here; `top_k` below decides between equals by id.
+        least = torch.where(kept, weights, 0).topk(top_k, dim=1).values[:, -1:]
+        kept = kept & (weights >= least)
+    counts = kept.sum(1).cpu().numpy()
+    columns = kept.nonzero()[:, 1].to(torch.int32).cpu().numpy()
+    values = weights[kept].float().cpu().numpy()
+    indptr = np.concatenate(([0], np.cumsum(counts)))
+    return SparseVectors(csr_array((values, columns, indptr), shape=tuple(weights.shape))).top_k(top_k)

@@ -1,0 +1,192 @@
+"""The weights of a Llama-like decoder, each under one name, read from the torch model that was loaded and merged.
+
+With `backbone` alone in knowing how transformers names the parts of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyserini_llm_sparse.backbone import Backbone
+from pyserini_llm_sparse.errors import DataError
+from pyserini_llm_sparse.spec import EncodingSpec
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+HEAD_SIZE_UNIT = 16  # ONNX Runtime's attention with rotary positions takes heads of a multiple of this
+ROOM_FOR_LONGER_TEXTS = 8192  # positions that an export has where the model has them, whatever its spec says
+
+
+class Linear(NamedTuple):
+    """A linear layer: weight ``[out, in]`` and bias ``[out]`` or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the decoder.
+
+    Attributes:
+        input_norm: Weight ``[hidden]`` of the RMS norm before attention.
+        query_key_value: The three projections as one, in this order.
+        query_norm: Weight ``[head size]`` of the RMS norm of each query head (Qwen3), or None.
+        key_norm: The same of each key head.
+        attention_output: The projection of what attention returns.
+        feed_forward_norm: Weight ``[hidden]`` of the RMS norm before the feed-forward network.
+        gate_up: Its two first projections as one, the gate first.
+        down: Its last projection.
+    """
+
+    input_norm: Tensor
+    query_key_value: Linear
+    query_norm: Tensor | None
+    key_norm: Tensor | None
+    attention_output: Linear
+    feed_forward_norm: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder without its key-value cache.
+
+    Attributes:
+        embedding: ``[vocabulary, hidden]``.
+        head: The output embedding, ``[vocabulary, hidden]``; the same memory where the two are tied.
+        final_norm: Weight ``[hidden]`` of the RMS norm after the last layer.
+        epsilon: What the RMS norms add to the mean square.
+        heads: Number of query heads.
+        key_value_heads: Number of key heads and of value heads.
+        head_size: Width of each.
+        attention_scale: Factor on the products of queries and keys.
+        cosines: Of the rotary positions, ``[positions, head size / 2]``, scaling included.
+        sines: The same.
+        causal: Whether a position sees only itself and earlier ones.
+    """
+
+    embedding: Tensor
+    head: Tensor
+    final_norm: Tensor
+    epsilon: float
+    heads: int
+    key_value_heads: int
+    head_size: int
+    attention_scale: float
+    cosines: Tensor
+    sines: Tensor
+    causal: bool
+    _layers: Any
+
+    @property
+    def positions(self) -> int:
+        """Most tokens of a text."""
+        return int(self.cosines.shape[0])
+
+    def layers(self) -> Iterator[Layer]:
+        """Yield the layers; what is put together of several weights exists for one layer at a time."""
+        for layer in self._layers:
+            attention, network = layer.self_attn, layer.mlp
+            yield Layer(
+                input_norm=layer.input_layernorm.weight,
+                query_key_value=_joined(attention.q_proj, attention.k_proj, attention.v_proj),
+                query_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
+                key_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
+                attention_output=_joined(attention.o_proj),
+                feed_forward_norm=layer.post_attention_layernorm.weight,
+                gate_up=_joined(network.gate_proj, network.up_proj),
+                down=_joined(network.down_proj),
+            )
+
+
+@torch.no_grad()
+def read_decoder(backbone: Backbone, spec: EncodingSpec) -> Decoder:
+    """Read the parts of a model of one of `FAMILIES`.
+
+    Args:
+        backbone: The model, in float32 on the CPU.
+        spec: Says how long texts are.
+
+    Raises:
+        DataError: The graph cannot express the model.
+    """
+    model: Any = backbone.model
+    config, body = model.config, model.base_model
+    _require_known_shape(backbone, config)
+    attention = body.layers[0].self_attn
+    positions = _positions(config, spec)
+    cosines, sines = body.rotary_emb(body.embed_tokens.weight[:1], torch.arange(positions)[None])
+    if cosines.shape[-1] != attention.head_dim:
+        raise _unsupported(config, f"positions rotate {cosines.shape[-1]} of {attention.head_dim} numbers of a head")
+    half = attention.head_dim // 2  # the second half of the table repeats the first
+    return Decoder(
+        embedding=body.embed_tokens.weight,
+        head=backbone.head_weight,
+        final_norm=body.norm.weight,
+        epsilon=float(config.rms_norm_eps),
+        heads=int(config.num_attention_heads),
+        key_value_heads=int(config.num_key_value_heads),
+        head_size=int(attention.head_dim),
+        attention_scale=float(attention.scaling),
+        cosines=cosines[0, :, :half].contiguous(),
+        sines=sines[0, :, :half].contiguous(),
+        causal=backbone.attention != "bidirectional",
+        _layers=body.layers,
+    )
+
+
+def _require_known_shape(backbone: Backbone, config: Any) -> None:
+    if config.model_type not in FAMILIES:
+        raise _unsupported(config, f"the graph is written for {', '.join(FAMILIES)}")
+    if config.hidden_act not in ("silu", "swish"):
+        raise _unsupported(config, f"its activation is {config.hidden_act}, not silu")
+    if backbone.head_bias is not None:
+        raise _unsupported(config, "its output layer has a bias")
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope in ("dynamic", "longrope"):
+        raise _unsupported(config, f"its rotary positions ({rope}) depend on the length of a text")
+    body: Any = backbone.model.base_model
+    head_size = body.layers[0].self_attn.head_dim
+    if head_size % HEAD_SIZE_UNIT:
+        raise _unsupported(config, f"ONNX Runtime's attention takes no heads of {head_size} numbers")
+
+
+def _positions(config: Any, spec: EncodingSpec) -> int:
+    """Return for how many positions there is a rotation.
+
+    Where a model attends to a window, texts end with the window, within which it attends to all.
+    """
+    longest = max(spec.query_max_length, spec.document_max_length) * (2 if spec.attention == "echo" else 1)
+    known = getattr(config, "max_position_embeddings", None) or longest
+    positions = max(longest, min(int(known), ROOM_FOR_LONGER_TEXTS))
+    window = getattr(config, "sliding_window", None)
+    if window is None:
+        return positions
+    if longest > window:
+        raise _unsupported(config, f"texts have up to {longest} tokens, and its attention sees a window of {window}")
+    return min(positions, int(window))
+
+
+def _joined(*layers: Any) -> Linear:
+    """Return linear layers of one input as one layer."""
+    if len(layers) == 1:
+        return Linear(layers[0].weight, layers[0].bias)
+    weight = torch.cat([layer.weight for layer in layers])
+    if all(layer.bias is None for layer in layers):
+        return Linear(weight, None)
+    return Linear(weight, torch.cat([_bias_or_zeros(layer) for layer in layers]))
+
+
+def _bias_or_zeros(layer: Any) -> Tensor:
+    bias: Tensor = layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
+    return bias
+
+
+def _unsupported(config: Any, why: str) -> DataError:
+    return DataError(f"{config.model_type}: cannot be exported to ONNX: {why}; encode with the torch model")

@@ -1,0 +1,138 @@
+"""Writes the encoder as a graph on ONNX Runtime's fused attention, from token ids to the terms of a vector.
+
+Inputs, texts being padded on the right:
+
+    input_ids   int64 [batch, sequence]
+    lengths     int32 [batch]             tokens of each text
+    pool_mask   bool  [batch, sequence]   which positions are pooled
+    k           int64 [1]                 most terms of a vector
+
+Outputs, a row's heaviest term first; after the last term of a row come weights of 0:
+
+    term_ids    int64   [batch, terms]    terms is k, or the most that any row has if those are fewer
+    weights     float32 [batch, terms]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from pyserini_llm_sparse.onnx.calibration import HeadCalibration
+from pyserini_llm_sparse.onnx.decoder import Decoder, Layer
+from pyserini_llm_sparse.onnx.head import HeadGraph
+from pyserini_llm_sparse.onnx.products import HalfTables, PartProducts, array_of
+from pyserini_llm_sparse.onnx.writer import MICROSOFT, GraphWriter
+
+INPUTS = (
+    helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"]),
+    helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]),
+    helper.make_tensor_value_info("pool_mask", TensorProto.BOOL, ["batch", "sequence"]),
+    helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
+)
+OUTPUTS = (
+    helper.make_tensor_value_info("term_ids", TensorProto.INT64, ["batch", "terms"]),
+    helper.make_tensor_value_info("weights", TensorProto.FLOAT, ["batch", "terms"]),
+)
+
+
+@torch.no_grad()
+def write_encoder(
+    write: GraphWriter,
+    products: PartProducts,
+    decoder: Decoder,
+    logit_scale: float,
+    allowed: NDArray[np.bool_],
+    calibration: HeadCalibration | None = None,
+) -> None:
+    """Add the nodes of a whole encoder to an empty graph.
+
+    Args:
+        write: The graph.
+        products: How its parts multiply.
+        decoder: The model's parts.
+        logit_scale: Factor on the logits before the activation.
+        allowed: ``[vocabulary]``, true for ids that may become terms.
+        calibration: Of a head in int8.
+    """
+    # A model that is quantised anywhere keeps its embedding in float16; its head, if that is tied, looks it up as well.
+    tables = HalfTables(write) if products.quantised else None
+    hidden = DecoderGraph(write, products, decoder, tables).hidden()
+    HeadGraph(write, products, tables, logit_scale, calibration).terms(hidden, decoder.head, allowed)
+
+
+class DecoderGraph:
+    """The layers: token ids to the last hidden states ``[batch, sequence, hidden]``."""
+
+    def __init__(self, write: GraphWriter, products: PartProducts, decoder: Decoder, tables: HalfTables | None) -> None:
+        self._write = write
+        self._products = products
+        self._tables = tables
+        self._decoder = decoder
+        length = write.value("Shape", "input_ids", start=1, end=2)
+        self._sequence = write.value("Cast", length, to=TensorProto.INT32)
+        # The operator counts from the last token, as it does with a cache.
+        self._last_tokens = write.value("Sub", "lengths", write.constant(1, np.int32))
+        self._cosines = write.weight("cosines", array_of(decoder.cosines))
+        self._sines = write.weight("sines", array_of(decoder.sines))
+
+    def hidden(self) -> str:
+        """Add all layers and the norm behind them."""
+        # Each branch is added to the residual and normalised at once, by the norm that comes next.
+        residual, branch = self._embedded(), ""
+        for number, layer in enumerate(self._decoder.layers()):
+            normed, residual = self._norm(residual, branch, layer.input_norm)
+            branch = self._attention(normed, layer, f"layers.{number}")
+            normed, residual = self._norm(residual, branch, layer.feed_forward_norm)
+            branch = self._feed_forward(normed, layer, f"layers.{number}")
+        return self._norm(residual, branch, self._decoder.final_norm)[0]
+
+    def _embedded(self) -> str:
+        table = self._decoder.embedding
+        if self._tables is not None:
+            return self._tables.rows(table, "input_ids")
+        return self._write.value("Gather", self._write.weight("embedding", array_of(table), shared=True), "input_ids")
+
+    def _norm(self, residual: str, branch: str, weight: torch.Tensor) -> tuple[str, str]:
+        """Return the RMS norm of ``residual + branch``, and the sum."""
+        gain = self._write.weight("norm", array_of(weight))
+        epsilon = self._decoder.epsilon
+        if not branch:
+            return self._write.value("SimplifiedLayerNormalization", residual, gain, axis=-1, epsilon=epsilon), residual
+        outputs = self._write.node(
+            "SkipSimplifiedLayerNormalization", [residual, branch, gain], 4, domain=MICROSOFT, epsilon=epsilon
+        )
+        return outputs[0], outputs[3]
+
+    def _attention(self, rows: str, layer: Layer, name: str) -> str:
+        decoder = self._decoder
+        joined = self._products.attention.linear(f"{name}.query_key_value", rows, *layer.query_key_value)
+        # Queries, keys and values may come as one value; Qwen3 normalises the first two.
+        parts = [joined, "", ""]
+        if layer.query_norm is not None and layer.key_norm is not None:
+            widths = [decoder.heads * decoder.head_size, *[decoder.key_value_heads * decoder.head_size] * 2]
+            query, key, value = self._write.node("Split", [joined, self._write.constant(widths, np.int64)], 3, axis=-1)
+            parts = [self._norm_of_heads(query, layer.query_norm), self._norm_of_heads(key, layer.key_norm), value]
+        attended = self._write.value(
+            "GroupQueryAttention", *parts, "", "", self._last_tokens, self._sequence, self._cosines, self._sines,
+            domain=MICROSOFT, num_heads=decoder.heads, kv_num_heads=decoder.key_value_heads,
+            scale=decoder.attention_scale, do_rotary=1, causal=int(decoder.causal),
+        )  # fmt: skip
+        return self._products.attention.linear(f"{name}.attention_output", attended, *layer.attention_output)
+
+    def _norm_of_heads(self, rows: str, weight: torch.Tensor) -> str:
+        """Return the RMS norm of each head by itself."""
+        write = self._write
+        heads = write.value("Reshape", rows, write.constant([0, 0, -1, self._decoder.head_size], np.int64))
+        gain = write.weight("head_norm", array_of(weight))
+        normed = write.value("SimplifiedLayerNormalization", heads, gain, axis=-1, epsilon=self._decoder.epsilon)
+        return write.value("Reshape", normed, write.constant([0, 0, -1], np.int64))
+
+    def _feed_forward(self, rows: str, layer: Layer, name: str) -> str:
+        write = self._write
+        joined = self._products.feed_forward.linear(f"{name}.gate_up", rows, *layer.gate_up)
+        gate, up = write.node("Split", [joined], 2, axis=-1, num_outputs=2)
+        activated = write.value("Mul", gate, write.value("Sigmoid", gate))
+        return self._products.feed_forward.linear(f"{name}.down", write.value("Mul", activated, up), *layer.down)

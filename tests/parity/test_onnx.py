@@ -1,0 +1,82 @@
+"""An export gives the vectors of the torch model: every family, attention, precision, with tied weights or not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pyserini_llm_sparse import SparseEncoder
+from pyserini_llm_sparse.vectors import SparseVectors
+from tests.checkpoints import ATTENTIONS, FAMILIES, ROPES, TEXTS
+from tests.exports import EVERYTHING, PRECISIONS, exported, torch_encoder
+
+# Weights go up to 2.4. Random weights, three times as large as trained ones, multiply the errors of int8.
+TOLERANCE = {"fp32": 5e-5, "int8": 0.5}
+MEAN_TOLERANCE = {"fp32": 1e-6, "int8": 0.05}
+SIDES = ("query", "document")
+
+
+def vectors(encoder: SparseEncoder, side: str, **options: int) -> SparseVectors:
+    return (encoder.encode_queries if side == "query" else encoder.encode_documents)(TEXTS, **options)
+
+
+def assert_parity(name: str, precision: str, **overrides: object) -> None:
+    reference = torch_encoder(name, **EVERYTHING, **overrides)
+    export = SparseEncoder.load(str(exported(name, precision)), **EVERYTHING, **overrides)
+    assert export.spec == reference.spec
+    for side in SIDES:
+        expected, found = vectors(reference, side).matrix.toarray(), vectors(export, side).matrix.toarray()
+        assert (expected > 0).any(axis=1).all(), "an empty reference proves nothing"
+        assert (expected == 0).any(axis=1).all()
+        gap = np.abs(found - expected)
+        assert gap.max() <= TOLERANCE[precision]
+        assert gap.sum() / expected.sum() <= MEAN_TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("head", ["tied", "untied"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_and_attention(family: str, attention: str, head: str, precision: str) -> None:
+    assert_parity(f"{family}_{attention}_{head}", precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_merged_adapter(precision: str) -> None:
+    assert_parity("exportable_adapter", precision)
+
+
+@pytest.mark.parametrize("rope", sorted(ROPES))
+def test_scaled_rotary_positions(rope: str) -> None:
+    assert_parity(f"{rope}_rope", "fp32")
+    plain, scaled = torch_encoder("llama_causal_untied"), torch_encoder(f"{rope}_rope")
+    assert abs(vectors(plain, "document").matrix - vectors(scaled, "document").matrix).max() > 0.01
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_field_of_the_spec(precision: str) -> None:
+    assert_parity("exportable", precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_fields_outside_the_graph_can_still_be_changed(precision: str) -> None:
+    assert_parity("exportable", precision, pooled_span="all", query_encoder="model", document_max_length=20)
+
+
+@pytest.mark.parametrize("k", [1, 7, 10_000])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_top_k_keeps_the_heaviest_terms(precision: str, k: int) -> None:
+    folder = str(exported("llama_bidirectional_untied", precision))  # type: ignore[arg-type]
+    everything = vectors(SparseEncoder.load(folder), "document")
+    found = vectors(SparseEncoder.load(folder, document_top_k=k), "document")
+    assert found.active_terms().tolist() == np.minimum(everything.active_terms(), k).tolist()
+    np.testing.assert_allclose(found.matrix.toarray(), everything.top_k(k).matrix.toarray(), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_vector_does_not_depend_on_its_neighbours(attention: str, precision: str) -> None:
+    encoder = SparseEncoder.load(str(exported(f"qwen3_{attention}_tied", precision)))
+    together = encoder.encode_documents(TEXTS, batch_size=5).matrix.toarray()
+    alone = np.concatenate([encoder.encode_documents([text]).matrix.toarray() for text in TEXTS])
+    np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
