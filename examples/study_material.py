@@ -18,6 +18,7 @@ BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 TRAIN_FILE = "train.jsonl"
 DEV_FOLDER = "dev"
 TOKENIZER_FOLDER = "tokenizer"
+LAST_FILE = "dev/qrels/dev.tsv"  # of those that are always written
 
 
 def prepare(
@@ -28,7 +29,7 @@ def prepare(
     pairs: int,
     dev_documents: int,
     dev_queries: int,
-    vocabulary: int,
+    vocabulary: int | None,
 ) -> None:
     """Write training pairs, a development set in the BEIR layout and a tokenizer; what is there already stays.
 
@@ -42,9 +43,9 @@ def prepare(
         pairs: Training pairs, drawn from all that are left.
         dev_documents: Documents of the development set.
         dev_queries: Its queries, at most.
-        vocabulary: Terms of the tokenizer, special tokens included.
+        vocabulary: Terms of the tokenizer, special tokens included; None makes none.
     """
-    if (output / TOKENIZER_FOLDER).is_dir():
+    if (output / LAST_FILE).is_file() and (vocabulary is None or (output / TOKENIZER_FOLDER).is_dir()):
         return
     examples = [example for name in sources for example in read_examples(str(data / "train" / f"{name}.jsonl.gz"))]
     documents = sorted({text for example in examples for text in example.positives})
@@ -58,8 +59,9 @@ def prepare(
     output.mkdir(parents=True, exist_ok=True)
     (output / TRAIN_FILE).write_bytes(b"".join(map(example_line, training)))
     _write_beir(output / DEV_FOLDER, held_out, asked[:dev_queries])
-    tokenizer = train_tokenizer((example.positives[0] for example in training), vocabulary)
-    tokenizer.save_pretrained(str(output / TOKENIZER_FOLDER))
+    if vocabulary is not None:
+        tokenizer = train_tokenizer((example.positives[0] for example in training), vocabulary)
+        tokenizer.save_pretrained(str(output / TOKENIZER_FOLDER))
 
 
 def _write_beir(folder: Path, documents: dict[str, str], pairs: Iterable[Example]) -> None:

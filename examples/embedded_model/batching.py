@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from expansion_targets import ExpansionTargets
 from objectives import Batch, own_term_weights, term_counts
 from torch import Tensor
 from training_text import Pair
 
 WINDOW = 4096  # pairs among which groups are formed
 GROUP = 16
+SHORT_EVERY = 8  # one query in so many, and one beginning of a document, are encoded besides
+SHORT_LENGTHS = (4, 40)  # tokens of such a beginning
 
 
 @dataclass
@@ -23,7 +26,8 @@ class TrainingSet:
         pairs: the texts.
         queries, documents: their token ids.
         query_embeddings, document_embeddings: the sentence encoder's, float16 ``[pairs, 384]``.
-        embedded: which pairs have embeddings.
+        rows: places of the pairs that have embeddings: those that are trained on.
+        targets: the expansions that an embedding asks for.
     """
 
     pairs: Sequence[Pair]
@@ -31,7 +35,8 @@ class TrainingSet:
     documents: Sequence[np.ndarray]
     query_embeddings: np.ndarray
     document_embeddings: np.ndarray
-    embedded: np.ndarray
+    rows: np.ndarray
+    targets: ExpansionTargets
 
 
 def topical_groups(vectors: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
@@ -53,21 +58,12 @@ def _main_direction(part: np.ndarray) -> np.ndarray:
     return direction
 
 
-def document_vectors(documents: Sequence[np.ndarray], embedding: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Return the mean term vector of each document, weighted by the query table: its topic, for nothing."""
-    vectors = np.stack([table[ids] @ embedding[ids] if len(ids) else embedding[0] * 0 for ids in documents])
-    return vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9)
-
-
-def batches(
-    training: TrainingSet, embedding: np.ndarray, table: np.ndarray, size: int, seed: int, first: int = 0
-) -> Iterator[np.ndarray]:
-    """Yield the places of the pairs of each batch, for ever; a batch has embeddings for all its pairs or for none.
+def batches(topics: np.ndarray, rows: np.ndarray, size: int, seed: int, first: int = 0) -> Iterator[np.ndarray]:
+    """Yield the places of the pairs of each batch, for ever.
 
     Args:
-        training: the pairs.
-        embedding: term vectors ``[vocabulary, dimensions]``.
-        table: weights of the terms in a document's topic.
+        topics: a vector for each pair, ``[pairs, dimensions]``.
+        rows: places of the pairs to be used.
         size: pairs of a batch, a multiple of `GROUP`.
         seed: seed of all order.
         first: how many batches to skip, for resuming.
@@ -75,43 +71,48 @@ def batches(
     generator = np.random.default_rng(seed)
     skipped = 0
     while True:
-        kinds = [generator.permutation(np.flatnonzero(training.embedded == kind)) for kind in (True, False)]
-        windows = [part[start : start + WINDOW] for part in kinds for start in range(0, len(part), WINDOW)]
-        for place in generator.permutation(len(windows)):
-            rows = windows[place]
-            rows = rows[: len(rows) // size * size]
-            count = len(rows) // size
-            order = generator.permutation(len(rows) // GROUP)
-            if skipped + count <= first:
-                skipped += count
+        mixed = generator.permutation(rows)
+        for start in range(0, len(mixed), WINDOW):
+            window = mixed[start : start + WINDOW]
+            window = window[: len(window) // size * size]
+            order = generator.permutation(len(window) // GROUP)
+            if skipped + len(window) // size <= first:
+                skipped += len(window) // size
                 continue
-            vectors = document_vectors([training.documents[row] for row in rows], embedding, table)
-            groups = topical_groups(vectors, np.arange(len(rows)))
-            mixed = [groups[place] for place in order]
-            per_batch = size // GROUP
-            for start in range(0, len(mixed), per_batch):
+            groups = topical_groups(topics[window].astype(np.float32), np.arange(len(window)))
+            shuffled = [groups[place] for place in order]
+            for place in range(0, len(shuffled), size // GROUP):
                 skipped += 1
                 if skipped > first:
-                    yield rows[np.concatenate(mixed[start : start + per_batch])]
+                    yield window[np.concatenate(shuffled[place : place + size // GROUP])]
 
 
 def assemble(
     training: TrainingSet, rows: np.ndarray, longest: int, table: Tensor, average_length: float
 ) -> tuple[list[np.ndarray], Batch]:
-    """Return the documents' token ids, cut, and what the losses need."""
-    vocabulary = len(table)
-    documents = [training.documents[row][: longest - 1] for row in rows]
-    counts = term_counts(documents, vocabulary)
-    present = (counts > 0).float()
+    """Return token ids, cut, and what the losses need: of the documents, and of some short texts after them.
+
+    Some queries as texts of their own teach the model to encode queries, the other query side that it offers. The
+    beginnings of some documents teach it that in a short text a term weighs more.
+    """
+    generator = np.random.default_rng(rows)
+    texts = [training.documents[row][: longest - 1] for row in rows]
+    texts += [training.queries[row] for row in rows[::SHORT_EVERY]]
+    short = rows[SHORT_EVERY // 2 :: SHORT_EVERY]
+    texts += [training.documents[row][: generator.integers(*SHORT_LENGTHS)] for row in short]
+    counts = term_counts(texts, len(table))
     # Saturation and length come from the part that the model reads; a term further down is an expansion.
     own = own_term_weights(counts, table, average_length)
-    cosine = None
-    if training.embedded[rows].all():
-        queries = torch.from_numpy(training.query_embeddings[rows].astype(np.float32))
-        cosine = queries @ torch.from_numpy(training.document_embeddings[rows].astype(np.float32)).T
-    texts = [training.pairs[row] for row in rows]
+    queries, passages = (
+        torch.from_numpy(part[rows].astype(np.float32))
+        for part in (training.query_embeddings, training.document_embeddings)
+    )
+    expansions = training.targets(
+        torch.cat([passages, queries[::SHORT_EVERY], passages[SHORT_EVERY // 2 :: SHORT_EVERY]])
+    )
+    pairs = [training.pairs[row] for row in rows]
     same = torch.tensor(
-        [[one.query == other.query or one.passage == other.passage for other in texts] for one in texts]
+        [[one.query == other.query or one.passage == other.passage for other in pairs] for one in pairs]
     ).float()
-    query_counts = term_counts([training.queries[row] for row in rows], vocabulary)
-    return documents, Batch(query_counts, own, present, cosine, same)
+    query_counts = term_counts([training.queries[row] for row in rows], len(table))
+    return texts, Batch(query_counts, own, counts > 0, expansions, queries @ passages.T, same)

@@ -1,4 +1,4 @@
-"""The losses: distillation within the batch, weights of a document's own terms, and sparse expansions.
+"""The losses: distillation within the batch, and the weights of a document's own terms and of all others.
 
 After SPLADE-v3's distillation (Lassance et al., 2024), inference-free queries (Geng et al., 2024) and CSPLADE's
 adaptation to a sparse head (Xu et al., 2025).
@@ -16,29 +16,26 @@ from initialisation import IDF_FACTOR
 from torch import Tensor
 from torch.nn import functional
 
+BELOW_ZERO = 0.1  # weight of an error where neither the weight nor its target is above 0
+
 
 @dataclass(frozen=True)
 class Weights:
     """How much each part of the loss counts.
 
     Attributes:
-        own_first: mean squared error of own terms at the start; falls along a straight line to `own_last`.
-        own_last: the same at the end.
-        length: L1 on the weights of terms that do not occur in the document.
-        flops: FLOPs regularisation (Paria et al., 2020) on the same.
-        hint: pull on the terms of a document's query that do not occur in it and have no weight yet; without it a
-            term whose logit is negative never gets a gradient.
+        own: squared error of the weights of a document's own terms.
+        expansion: the same for all other terms.
+        stray: expansions at a position of the text, where only own terms belong.
         lexical, semantic, label: the teacher's logits are this times BM25, cosine and being a pair.
     """
 
-    own_first: float = 2.0
-    own_last: float = 0.3
-    length: float = 0.004
-    flops: float = 0.02
-    hint: float = 0.02
+    own: float = 5.0
+    expansion: float = 0.008
+    stray: float = 0.05
     lexical: float = 0.5
-    semantic: float = 20.0
-    label: float = 2.0
+    semantic: float = 40.0
+    label: float = 1.0
 
 
 @dataclass
@@ -47,16 +44,19 @@ class Batch:
 
     Attributes:
         query_counts: how often each term occurs in each query, ``[pairs, vocabulary]``.
-        own_weights: BM25-like weights of each document's own terms, ``[pairs, vocabulary]``.
-        present: which terms occur in each document, ``[pairs, vocabulary]``.
-        cosine: the sentence encoder's cosines, query by document; None where it has not embedded the texts.
-        same: which documents answer which queries, bool ``[pairs, pairs]``.
+        own_weights: BM25-like weights of each text's own terms, ``[texts, vocabulary]``: of the passages, and of some
+            short texts after them.
+        present: which terms occur in each text, bool ``[texts, vocabulary]``.
+        expansions: what the sentence encoder would have each term weigh, below 0 for most, ``[texts, vocabulary]``.
+        cosine: the sentence encoder's cosines, query by document.
+        same: which documents answer which queries, ``[pairs, pairs]``.
     """
 
     query_counts: Tensor
     own_weights: Tensor
     present: Tensor
-    cosine: Tensor | None
+    expansions: Tensor
+    cosine: Tensor
     same: Tensor
 
 
@@ -78,49 +78,55 @@ def own_term_weights(counts: Tensor, query_weights: Tensor, average_length: floa
     return saturation * query_weights
 
 
+def signed_weights(logits: Tensor) -> Tensor:
+    """Return ``log1p(relu(logits))``, and below zero the logit itself, so that a lost term finds its way back."""
+    return torch.where(logits > 0, torch.log1p(logits.clamp(min=0)), logits)
+
+
 def retrieval_loss(
-    logits: Tensor, table: Tensor, initial_table: Tensor, temperature: Tensor, batch: Batch, weights: Weights,
-    progress: float,
+    logits: Tensor, stray: Tensor, sampled: Tensor, table: Tensor, initial_table: Tensor, temperature: Tensor,
+    batch: Batch, weights: Weights,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     """Return the loss of a batch and its parts.
 
     Args:
-        logits: largest logit of each term in each document, stop-words at minus something, ``[pairs, vocabulary]``.
+        logits: logit of each term in each text, ``[texts, vocabulary]``.
+        stray: largest logit of the sampled terms at the positions of the text, ``[texts, sampled]``.
+        sampled: which terms these are, ``[sampled]``.
         table: query weights being learnt, ``[vocabulary]``.
-        initial_table: query weights that the targets were made with, ``[vocabulary]``.
+        initial_table: query weights that the targets were made with, 0 for stop-words, ``[vocabulary]``.
         temperature: factor on the scores before their softmax.
         batch: the batch.
         weights: weights of the parts.
-        progress: 0 at the start of the training, 1 at its end.
     """
-    document = torch.log1p(torch.relu(logits))
-    scores = (batch.query_counts * table) @ document.T * temperature
-    lexical = (batch.query_counts * initial_table) @ batch.own_weights.T / IDF_FACTOR
-    teacher = weights.lexical * lexical + weights.label * batch.same
-    if batch.cosine is not None:
-        teacher = teacher + weights.semantic * batch.cosine
-    else:  # the label alone has to say what the words do not
-        teacher = teacher + 2 * weights.label * batch.same
+    document = torch.log1p(torch.relu(logits)) * (initial_table > 0)
+    passages = len(batch.query_counts)
+    scores = (batch.query_counts * table) @ document[:passages].T * temperature
+    lexical = (batch.query_counts * initial_table) @ batch.own_weights[:passages].T / IDF_FACTOR
+    teacher = weights.lexical * lexical + weights.semantic * batch.cosine + weights.label * batch.same
     distillation = functional.kl_div(
         functional.log_softmax(scores, 1), functional.log_softmax(teacher, 1), log_target=True, reduction="batchmean"
     )
-    # Below zero the logit itself is compared, so that a lost term finds its way back.
-    signed = torch.where(logits > 0, document, logits.clamp(min=-1))
-    wanted = batch.present * (initial_table > 0)
-    own = ((signed - batch.own_weights).square() * wanted).sum() / wanted.sum().clamp(min=1)
-    expansion = document * (1 - batch.present)
-    length = expansion.sum(1).mean()
-    flops = expansion.mean(0).square().sum()
-    missed = (batch.query_counts > 0) & (batch.present == 0) & (initial_table > 0) & (logits < 0.2)
-    hint = (functional.softplus(-logits) * initial_table * missed).sum() / len(logits)
-    own_weight = weights.own_first + (weights.own_last - weights.own_first) * progress
-    loss = (
-        distillation + own_weight * own + weights.length * length + weights.flops * flops + weights.hint * hint
-    )  # fmt: skip
+    # An error counts by how much it moves the score of a query that has the term.
+    importance = initial_table
+    wanted = torch.where(batch.present, batch.own_weights + batch.expansions.clamp(min=0), batch.expansions)
+    signed = signed_weights(logits)
+    # How far below zero a term lies is of little interest, and of none where it lies below what is asked for.
+    below = (wanted <= 0) & (signed <= 0)
+    error = functional.smooth_l1_loss(signed, wanted, reduction="none") * importance
+    error = torch.where(below, BELOW_ZERO * error * (signed > wanted), error)
+    own = (error * batch.present).sum(1).mean() / batch.present.sum(1).float().mean()
+    expansion = (error * ~batch.present).sum(1).mean()
+    excess = torch.relu(signed_weights(stray) - wanted[:, sampled].clamp(min=0))
+    spill = (excess.square() * importance[sampled]).sum(1).mean() * (len(table) / len(sampled))
+    loss = distillation + weights.own * own + weights.expansion * expansion + weights.stray * spill
+    nothing = functional.smooth_l1_loss(torch.zeros_like(wanted), wanted.clamp(min=0), reduction="none") * importance
+    expanded = document * ~batch.present
     parts = {
-        "distillation": distillation.item(), "own": own.item(), "length": length.item(), "hint": hint.item(),
+        "distillation": distillation.item(), "own": own.item(), "expansion": expansion.item(),
+        "of none": expansion.item() / (nothing * ~batch.present).sum(1).mean().item(), "stray": spill.item(),
         "active": float((document > 0.005).sum(1).float().mean()),
-        "expanded": float((expansion > 0.005).sum(1).float().mean()),
+        "expanded": float((expanded > 0.005).sum(1).float().mean()),
     }  # fmt: skip
     return loss, parts
 

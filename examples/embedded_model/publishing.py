@@ -20,7 +20,7 @@ def encoding_spec(stop_words: np.ndarray, document_length: int) -> EncodingSpec:
         query_encoder="inference-free",
         query_term_counts=True,
         add_bos=True,
-        pooled_span="text",
+        pooled_span="all",
         query_max_length=256,
         document_max_length=document_length,
         excluded_token_ids=tuple(np.flatnonzero(stop_words).tolist()),

@@ -1,6 +1,6 @@
 """Makes the embedded model from the training text alone: tokenizer, start, adaptation, training, checkpoint.
 
-    python examples/embedded_model/teacher.py --data DATA --output RUN --minutes 30  # optional, a sentence encoder
+    python examples/embedded_model/teacher.py --data DATA --output RUN --minutes 30
     python examples/embedded_model/train_default.py --data DATA --output RUN --minutes 60
 
 The checkpoint is written to RUN/model; ``--resume`` continues a run that was stopped.
@@ -27,7 +27,8 @@ from evaluation import (
     query_matrix,
     tokenized,
 )
-from initialisation import initial_model, query_weights
+from expansion_targets import ExpansionTargets, fit_term_vectors
+from initialisation import calibrate_expansions, embedded_terms, initial_model, query_weights
 from objectives import Weights
 from publishing import encoding_spec, publish
 from teacher import load_embeddings
@@ -37,6 +38,7 @@ from training_text import Development, Pair, split
 from transformers import PreTrainedTokenizerFast
 
 logger = logging.getLogger("training")
+EXPANSION_SCALE = 4.0
 LONGEST_TEXT = 1024  # tokens of a passage that statistics are taken from
 
 
@@ -54,11 +56,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="continue from RUN/state.pt")
     parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--hidden", type=int, default=256, help="a multiple of 64")
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--feed-forward", type=int, default=512)
+    parser.add_argument("--hidden", type=int, default=384, help="a multiple of 64")
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--feed-forward", type=int, default=768)
     parser.add_argument("--batch", type=int, default=64, help="pairs, a multiple of 16")
     parser.add_argument("--longest", type=int, default=200, help="tokens of a document while training")
+    parser.add_argument("--layer-rate", type=float, default=Settings.layer_rate, help="highest, of the layers")
+    parser.add_argument("--embedding-rate", type=float, default=Settings.embedding_rate, help="of the embedding")
+    parser.add_argument("--head-rate", type=float, default=Settings.head_rate, help="of the head")
+    parser.add_argument("--expansion-terms", type=float, default=900, help="terms of a document with a target above 0")
+    parser.add_argument("--expansion-scale", type=float, default=EXPANSION_SCALE, help="weight for a cosine of 1")
     parser.add_argument("--document-length", type=int, default=256, help="document_max_length of the checkpoint")
     defaults = Weights()
     for name, value in vars(defaults).items():
@@ -73,6 +80,20 @@ def prepare_tokenizer(folder: Path, pairs: list[Pair], options: argparse.Namespa
         texts = (text for pair in pairs for text in (pair.passage, pair.query))
         train_tokenizer(texts, options.vocabulary, LONGEST_TEXT).save_pretrained(target)
     return PreTrainedTokenizerFast.from_pretrained(target)
+
+
+def expansion_targets(
+    queries: list[np.ndarray], query_embeddings: np.ndarray, document_embeddings: np.ndarray, table: np.ndarray,
+    alone: np.ndarray, terms: float, scale: float,
+) -> ExpansionTargets:  # fmt: skip
+    """Fit the term vectors to the embedded queries, and set the threshold that leaves so many terms on average."""
+    vectors, explained = fit_term_vectors(queries, query_embeddings.astype(np.float32), table, alone)
+    logger.info("bags of words explain %.3f of the variance of the query embeddings", explained)
+    mean = document_embeddings.astype(np.float32).mean(0)
+    targets = ExpansionTargets(torch.from_numpy(vectors * scale), torch.from_numpy(mean), 0.0)
+    values = targets(torch.from_numpy(document_embeddings[:4096].astype(np.float32)))
+    targets.threshold = float(torch.quantile(values[:512].flatten(), 1 - terms / len(table)))
+    return targets
 
 
 class DevelopmentTest:
@@ -125,12 +146,25 @@ def main() -> None:
     queries = token_ids(tokenizer, [pair.query for pair in pairs], 64)
     idf = inverse_document_frequency(documents, len(tokenizer))
     stop_words = is_stop_word(tokenizer)
-    embeddings = load_embeddings(options.output, len(pairs))
-    logger.info("%d pairs, %d of them embedded by the teacher", len(pairs), int(embeddings[2].sum()))
+    query_embeddings, document_embeddings, present = load_embeddings(options.output, len(pairs))
+    rows = np.flatnonzero(present)
+    logger.info("%d pairs, %d of them embedded by the teacher", len(pairs), len(rows))
+    if len(rows) < options.batch:
+        raise SystemExit("train_default: too few embedded pairs: run teacher.py with the same --output first")
 
     table = query_weights(idf, stop_words)
+    embedded = embedded_terms(tokenizer)
+    targets = expansion_targets(
+        [queries[row] for row in rows], query_embeddings[rows], document_embeddings[rows], table.numpy(),
+        embedded.numpy(), options.expansion_terms, options.expansion_scale,
+    )  # fmt: skip
     model = initial_model(
-        tokenizer, idf, stop_words, options.layers, options.hidden, options.feed_forward, options.seed
+        tokenizer, embedded, idf, stop_words, options.layers, options.hidden, options.feed_forward, options.seed
+    )
+    some = rows[:1024]
+    calibrate_expansions(
+        model, [documents[row] for row in some], options.longest,
+        targets(torch.from_numpy(document_embeddings[some].astype(np.float32))),
     )  # fmt: skip
     budget = Budget(options.adaptation_minutes, options.adaptation_steps)
     resumed = options.resume and (options.output / "state.pt").exists()
@@ -141,10 +175,14 @@ def main() -> None:
     logger.info("development, BM25 over the same terms: %s", test.baseline())
 
     weights = Weights(**{name: getattr(options, f"weight_{name}") for name in vars(Weights())})
-    settings = Settings(batch=options.batch, longest=options.longest, seed=options.seed, weights=weights)
+    settings = Settings(
+        batch=options.batch, longest=options.longest, layer_rate=options.layer_rate,
+        embedding_rate=options.embedding_rate, head_rate=options.head_rate, seed=options.seed, weights=weights,
+    )  # fmt: skip
     average_length = float(np.mean([min(len(ids), options.longest - 1) for ids in documents]))
     train(
-        student, TrainingSet(pairs, queries, documents, *embeddings), average_length, settings,
+        student, TrainingSet(pairs, queries, documents, query_embeddings, document_embeddings, rows, targets),
+        average_length, settings,
         Budget(options.minutes, options.steps), options.output, test, options.evaluate_minutes, options.resume,
     )  # fmt: skip
     student.eval()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from batching import TrainingSet, assemble, batches
-from encoding import document_logits, hidden_states, padded
+from encoding import hidden_states, padded, training_logits
 from objectives import Weights, adaptation_loss, retrieval_loss
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
@@ -48,8 +48,10 @@ class Settings:
 
     batch: int = 64
     longest: int = 200
-    layer_rate: float = 5e-4
-    embedding_rate: float = 2e-4
+    sampled_terms: int = 512
+    layer_rate: float = 4e-4
+    embedding_rate: float = 1e-4
+    head_rate: float = 5e-5
     table_rate: float = 1e-3
     seed: int = 7
     save_seconds: float = 180
@@ -83,13 +85,14 @@ def learning_rate_factor(progress: float) -> float:
 
 
 def parameter_groups(student: Student, settings: Settings) -> list[dict[str, Any]]:
-    """Return the parameters by learning rate: layers, embeddings and head, query table and temperature."""
-    embeddings = [student.model.model.embed_tokens.weight, student.model.lm_head.weight]
-    known = {id(parameter) for parameter in embeddings}
+    """Return the parameters by learning rate: layers, embedding, head, query table and temperature."""
+    embedding, head = student.model.model.embed_tokens.weight, student.model.lm_head.weight
+    known = {id(embedding), id(head)}
     layers = [parameter for parameter in student.model.parameters() if id(parameter) not in known]
     return [
         {"params": layers, "rate": settings.layer_rate, "weight_decay": 0.01},
-        {"params": embeddings, "rate": settings.embedding_rate, "weight_decay": 0.0},
+        {"params": [embedding], "rate": settings.embedding_rate, "weight_decay": 0.0},
+        {"params": [head], "rate": settings.head_rate, "weight_decay": 0.0},
         {"params": [student.table_change, student.log_temperature], "rate": settings.table_rate, "weight_decay": 0.0},
     ]
 
@@ -105,23 +108,23 @@ def train(
     if resume and state_file.exists():
         step, before = _restore(state_file, student, optimizer)
         logger.info("resumed at step %d after %.1f minutes", step, before / 60)
-    stop = student.initial_table == 0
-    topics = student.model.model.embed_tokens.weight.detach()[:, :-1].numpy().copy()
-    table = student.initial_table.numpy()
+    terms = torch.nonzero(student.initial_table)[:, 0]
+    generator = torch.Generator().manual_seed(settings.seed + step)
     started = saved = evaluated = time.monotonic()
     student.train()
-    for rows in batches(training, topics, table, settings.batch, settings.seed, first=step):
+    for rows in batches(training.document_embeddings, training.rows, settings.batch, settings.seed, first=step):
         elapsed = before + time.monotonic() - started
         progress = budget.progress(elapsed, step)
         if progress >= 1:
             break
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * learning_rate_factor(progress)
-        documents, batch = assemble(training, rows, settings.longest, student.initial_table, average_length)
-        logits = document_logits(student.model, documents, settings.longest).masked_fill(stop, -1)
+        texts, batch = assemble(training, rows, settings.longest, student.initial_table, average_length)
+        sampled = terms[torch.randperm(len(terms), generator=generator)[: settings.sampled_terms]]
+        logits, stray = training_logits(student.model, texts, settings.longest, sampled)
         loss, parts = retrieval_loss(
-            logits, student.table(), student.initial_table, student.log_temperature.exp(), batch, settings.weights,
-            progress,
+            logits, stray, sampled, student.table(), student.initial_table, student.log_temperature.exp(), batch,
+            settings.weights,
         )  # fmt: skip
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -10,7 +10,7 @@ import gzip
 import json
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ MOST_PAIRS = {
 CLAIM_SOURCES = ("bioqa", "arxiv", "openstax", "medquad")
 HELD_OUT_BOOKS = ("osbooks-astronomy", "osbooks-introduction-philosophy")
 HELD_OUT_EVERY = 25  # one passage in so many of every pair file goes to the development set
+DEVELOPMENT_DOCUMENTS = 6000  # with those that answer nothing, which make the development set hard
+MOST_RELEVANT = 12  # a heading with more passages than that ("Key Concepts and Summary") is no question
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9])")
 
 
@@ -132,21 +134,34 @@ def _identity(pair: Pair) -> str:
 
 
 def _development(held: dict[str, list[Pair]], books: list[Pair], chooser: random.Random) -> Development:
-    """Questions and claims with their passages among as many that answer nothing, and two whole books."""
+    """Questions, claims and headings with all their passages, among the rest of what is held out."""
     development = Development()
     wanted = {"bioqa": 120, "squad": 60, "medquad": 40, "covidqa": 20, "stackexchange": 40, "claims": 150}
     chooser.shuffle(books)
     for source, number in {**wanted, "books": 120}.items():
         pairs = books if source == "books" else held[source]
         chooser.shuffle(pairs)
-        hard = [pair for pair in pairs if len(pair.query.split()) >= (4 if source == "books" else 7)]
+        repeated = Counter(pair.query for pair in pairs)
+        hard = [
+            pair
+            for pair in pairs
+            if len(pair.query.split()) >= (4 if source == "books" else 7) and repeated[pair.query] <= MOST_RELEVANT
+        ]
         queries = {pair.query for pair in hard[:number]}
-        extra = [pair for pair in pairs if pair.query not in queries][:number]
-        for pair in [pair for pair in pairs if pair.query in queries] + extra:
+        for pair in [pair for pair in pairs if pair.query in queries]:
             document = development.documents.setdefault(pair.passage, f"d{len(development.documents)}")
-            if pair.query in queries:
-                query = development.queries.setdefault(pair.query, f"{source}-{len(development.queries)}")
-                development.relevant.setdefault(query, set()).add(document)
+            query = development.queries.setdefault(pair.query, f"{source}-{len(development.queries)}")
+            development.relevant.setdefault(query, set()).add(document)
+    # A claim's passage stands there without the claim; as a whole it would answer the claim as well.
+    claims = [query for query, key in development.queries.items() if key.startswith("claims-")]
+    rest = [pair.passage for source in sorted(held) if source != "claims" for pair in held[source]]
+    rest += [pair.passage for pair in books]
+    chooser.shuffle(rest)
+    for passage in rest:
+        if len(development.documents) == DEVELOPMENT_DOCUMENTS:
+            break
+        if not any(claim in passage for claim in claims):
+            development.documents.setdefault(passage, f"d{len(development.documents)}")
     development.documents = {key: text for text, key in development.documents.items()}
     development.queries = {key: text for text, key in development.queries.items()}
     return development

@@ -1,0 +1,1 @@
+"""The controlled comparison: attention variants, dense retrieval and a BERT SPLADE from the same data and budget."""
