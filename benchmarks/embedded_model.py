@@ -6,7 +6,7 @@
 
 Unmodified Pyserini commands index and search the demo collection and each BEIR directory (see beir_collections.py); the
 dense encoder of the package above searches exactly. A table for each collection: nDCG@10 and recall@100, terms of a
-document and of a query, bytes of the index, and documents per second of encoding.
+document and of a query, bytes of the index, and documents per second of encoding, the start of the command included.
 """
 
 from __future__ import annotations
