@@ -79,7 +79,8 @@ def test_a_loaded_model_is_frozen_and_does_not_drop_out() -> None:
 
 
 def test_old_transformers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformers, "__version__", "5.1.0")
+    # The object that the module sees: transformers may put another in its own place while it is imported.
+    monkeypatch.setattr(backbone_module.transformers, "__version__", "5.1.0")
     with pytest.raises(PrerequisiteError, match=r"transformers 5\.1\.0: too old.*5\.2"):
         load_backbone(checkpoint("llama_causal"), attention="causal")
 
