@@ -3,7 +3,8 @@
     python examples/embedded_model/teacher.py --data DATA --output RUN --minutes 30
     python examples/embedded_model/train_default.py --data DATA --output RUN --minutes 60
 
-The checkpoint is written to RUN/model; ``--resume`` continues a run that was stopped.
+The checkpoint is written to RUN/model, what training starts from to RUN/start; ``--resume`` continues a run that was
+stopped.
 """
 
 from __future__ import annotations
@@ -161,6 +162,8 @@ def main() -> None:
     model = initial_model(
         tokenizer, embedded, idf, stop_words, options.layers, options.hidden, options.feed_forward, options.seed
     )
+    spec = encoding_spec(stop_words, options.document_length)
+    publish(options.output / "start", model, tokenizer, spec, table)
     some = rows[:1024]
     calibrate_expansions(
         model, [documents[row] for row in some], options.longest,
@@ -190,7 +193,7 @@ def main() -> None:
     logger.info("development at the end: %s", result)
     (options.output / "development.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     better = student.table() if result["all"] > result["untrained table"] else student.initial_table
-    publish(options.output / "model", model, tokenizer, encoding_spec(stop_words, options.document_length), better)
+    publish(options.output / "model", model, tokenizer, spec, better)
 
 
 if __name__ == "__main__":

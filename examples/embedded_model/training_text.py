@@ -158,7 +158,7 @@ def _development(held: dict[str, list[Pair]], books: list[Pair], chooser: random
     rest += [pair.passage for pair in books]
     chooser.shuffle(rest)
     for passage in rest:
-        if len(development.documents) == DEVELOPMENT_DOCUMENTS:
+        if len(development.documents) >= DEVELOPMENT_DOCUMENTS:
             break
         if not any(claim in passage for claim in claims):
             development.documents.setdefault(passage, f"d{len(development.documents)}")
