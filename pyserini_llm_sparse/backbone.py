@@ -21,7 +21,15 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pyserini_llm_sparse.devices import DTYPES, resolve_device, resolve_dtype
-from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError, one_line
+from pyserini_llm_sparse.errors import (
+    DataError,
+    PrerequisiteError,
+    ResourceError,
+    RunError,
+    UsageError,
+    one_line,
+    require_version,
+)
 from pyserini_llm_sparse.spec import Attention
 
 LEAST_TRANSFORMERS = (5, 2)
@@ -232,13 +240,7 @@ def require_transformers() -> None:
     Raises:
         PrerequisiteError: It is older than `LEAST_TRANSFORMERS`.
     """
-    found = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    if found < LEAST_TRANSFORMERS:
-        least = ".".join(map(str, LEAST_TRANSFORMERS))
-        raise PrerequisiteError(
-            f"transformers {transformers.__version__}: too old: attention in both directions needs {least}; "
-            f"pip install 'transformers>={least}'"
-        )
+    require_version("transformers", transformers.__version__, LEAST_TRANSFORMERS, "attention in both directions")
 
 
 def set_attention(model: PreTrainedModel, attention: Attention) -> None:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pyserini_llm_sparse.catalog import parse_encoder_name
 from pyserini_llm_sparse.checkpoint import Checkpoint, load_checkpoint
 from pyserini_llm_sparse.engine import Engine, load_engine
-from pyserini_llm_sparse.engine import collected as collected  # training takes it from here
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.spec import EncodingSpec, Side
 from pyserini_llm_sparse.terms import TermVocabulary

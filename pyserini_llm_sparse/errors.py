@@ -69,3 +69,14 @@ def one_line(error: BaseException) -> str:
 def at(path: str | Path, line: int | None = None) -> str:
     """Return the ``where`` of a message: ``path`` or ``path:line`` (lines count from 1)."""
     return f"{path}" if line is None else f"{path}:{line}"
+
+
+def require_version(package: str, found: str, least: tuple[int, int], need: str) -> None:
+    """Refuse a version of a package that is too old for what is needed of it.
+
+    Raises:
+        PrerequisiteError: Its first two numbers are less than `least`.
+    """
+    if tuple(int(part) for part in found.split(".")[:2]) < least:
+        wanted = ".".join(map(str, least))
+        raise PrerequisiteError(f"{package} {found}: too old: {need} needs {wanted}; pip install '{package}>={wanted}'")

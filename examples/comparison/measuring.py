@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from scipy.sparse import csr_array
 
 from examples.comparison.settings import DOCUMENT_LENGTH, Model
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
+from pyserini_llm_sparse.training.results.evaluation import parse_measures
 
 DEPTH = 100
+MEASURES = ("nDCG@10", "R@100")
 Vectors = Any  # a dense or sparse matrix, a row for each text
 
 
@@ -58,14 +59,12 @@ def _encoder(model: Model, folder: Path) -> Callable[[Sequence[str], bool], Vect
 
 
 def _measures(scores: np.ndarray, collection: DevelopmentSet) -> dict[str, float]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import ir_measures
-        from ir_measures import R, nDCG
+    import ir_measures
 
-        run = {}
-        for query, row in zip(collection.query_ids, scores, strict=True):
-            best = np.argsort(-row, kind="stable")[:DEPTH]
-            run[query] = {collection.document_ids[place]: float(row[place]) for place in best}
-        found = ir_measures.calc_aggregate([nDCG @ 10, R @ DEPTH], collection.qrels, run)
-    return {str(name): value for name, value in found.items()}
+    measures = parse_measures("nDCG@10")
+    run = {}
+    for query, row in zip(collection.query_ids, scores, strict=True):
+        best = np.argsort(-row, kind="stable")[:DEPTH]
+        run[query] = {collection.document_ids[place]: float(row[place]) for place in best}
+    found = ir_measures.calc_aggregate([measures[name] for name in MEASURES], collection.qrels, run)
+    return {name: found[measures[name]] for name in MEASURES}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.comparison.settings import BATCH, MODELS
+from examples.comparison.settings import BATCH, FIGURES, MODELS
 
 
 def write_report(work: Path, collections: Sequence[str], steps: int) -> None:
@@ -17,7 +17,7 @@ def write_report(work: Path, collections: Sequence[str], steps: int) -> None:
         "|" + "---|" * (len(names) + 4),
     ]
     for model in MODELS:
-        path = model.folder(work) / "figures.json"
+        path = model.folder(work) / FIGURES
         if not path.is_file():
             continue
         figures = json.loads(path.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ DOCUMENT_LENGTH = 96
 FLOPS_WEIGHT = 3e-3
 LEARNING_RATE = 2e-4
 WARM_UP = 0.1
+FIGURES = "figures.json"  # beside each result: what was measured
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,8 @@ def expansion_targets(
     logger.info("bags of words explain %.3f of the variance of the query embeddings", explained)
     mean = document_embeddings.astype(np.float32).mean(0)
     targets = ExpansionTargets(torch.from_numpy(vectors * scale), torch.from_numpy(mean), 0.0)
-    values = targets(torch.from_numpy(document_embeddings[:4096].astype(np.float32)))
-    targets.threshold = float(torch.quantile(values[:512].flatten(), 1 - terms / len(table)))
+    values = targets(torch.from_numpy(document_embeddings[:512].astype(np.float32)))
+    targets.threshold = float(torch.quantile(values.flatten(), 1 - terms / len(table)))
     return targets
 
 

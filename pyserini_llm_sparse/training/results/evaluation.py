@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from pyserini_llm_sparse.encoder import batches_of, collected
+from pyserini_llm_sparse.encoder import batches_of
+from pyserini_llm_sparse.engine import collected
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, RunError, UsageError
 from pyserini_llm_sparse.spec import EncodingSpec, Side
 from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
