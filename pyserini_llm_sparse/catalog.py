@@ -17,7 +17,7 @@ KEYWORD = "csplade"
 EMBEDDED = Path(__file__).resolve().parent / "models" / "csplade"
 SPEC_FILE = "encoding_spec.json"  # as in spec.py, which imports pydantic
 
-LOADING_OPTIONS = ("base", "tokenizer", "revision", "subfolder", "trust_remote_code")
+LOADING_OPTIONS = ("base", "tokenizer", "revision", "subfolder", "precision", "trust_remote_code")
 _FIELD = re.compile(r",(?=[a-z_]+=)")
 
 # Everything of a repository that is needed, and nothing that can run code or is another format's copy.
@@ -36,6 +36,7 @@ class ModelReference:
         tokenizer: Path or hub id of the tokenizer, instead of the model's own.
         revision: Branch, tag or commit on the hub.
         subfolder: Folder inside the repository or directory that holds the model.
+        precision: Of the ONNX export that computes the vectors instead of torch, made at its first use.
         trust_remote_code: Whether code that comes with the model may run.
     """
 
@@ -45,6 +46,7 @@ class ModelReference:
     tokenizer: str | None = None
     revision: str | None = None
     subfolder: str | None = None
+    precision: str | None = None
     trust_remote_code: bool = False
 
     def with_options(self, **options: Any) -> ModelReference:

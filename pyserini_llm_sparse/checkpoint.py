@@ -27,7 +27,13 @@ from pyserini_llm_sparse.catalog import (
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError
 from pyserini_llm_sparse.fingerprint import fingerprint
 from pyserini_llm_sparse.formats.writers import atomic_folder
-from pyserini_llm_sparse.onnx.description import ExportDescription, read_description, require_fields_in_graph
+from pyserini_llm_sparse.onnx.description import (
+    ExportDescription,
+    Precision,
+    asked_precision,
+    read_description,
+    require_fields_in_graph,
+)
 from pyserini_llm_sparse.query_terms import load_query_term_weights, save_query_term_weights
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TOKENIZER_FILES, TextTokenizer
@@ -57,6 +63,7 @@ class Checkpoint:
         trust_remote_code: Whether code that comes with the model may run.
         threads: CPU threads of the model; None for all cores.
         export: What an ONNX export says about itself; None for a model of torch.
+        onnx_precision: Of the export that is made of the model to compute its vectors; None to compute them with torch.
     """
 
     spec: EncodingSpec
@@ -70,6 +77,7 @@ class Checkpoint:
     trust_remote_code: bool = False
     threads: int | None = None
     export: ExportDescription | None = None
+    onnx_precision: Precision | None = None
     _backbone: Backbone | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -94,6 +102,8 @@ class Checkpoint:
         """
         if self.export is not None:
             return f"onnx {self.export.precision}"
+        if self.onnx_precision is not None:
+            return f"onnx {self.onnx_precision}"
         from pyserini_llm_sparse.devices import resolve_dtype
 
         return resolve_dtype(self.dtype, self.device)
@@ -144,7 +154,7 @@ def load_checkpoint(
 
     Raises:
         ResourceError: The model, its base or its tokenizer is not there.
-        UsageError: A field of the spec is unknown; or device, dtype or a field is not what an export was made for.
+        UsageError: A field of the spec is unknown; or device, dtype, precision or a field is not what an export is for.
         DataError: It is another kind of model, has no spec, or its files are not in order.
         SpecMismatchError: The files are not those that the spec was saved with.
     """
@@ -156,6 +166,7 @@ def load_checkpoint(
         require_causal_checkpoint(folder, known is not None)
     else:
         _require_fit_for_export(folder, export, device, dtype)
+    precision = asked_precision(reference.model, reference.precision, export, device, dtype)
     base = _base_folder(folder, reference)
     config = _config(base or folder, export)
     vocabulary_size = _vocabulary_size(base or folder, config)
@@ -185,11 +196,12 @@ def load_checkpoint(
         folder=folder,
         base=base,
         query_term_weights=weights,
-        device=device if export is None else "cpu",
+        device=device if export is None and precision is None else "cpu",
         dtype=dtype,
         trust_remote_code=reference.trust_remote_code,
         threads=threads,
         export=export,
+        onnx_precision=precision,
     )
 
 

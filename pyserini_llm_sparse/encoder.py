@@ -90,10 +90,19 @@ class SparseEncoder:
 
     @property
     def engine(self) -> Engine:
-        """What computes the vectors; the model is loaded at the first use. See `load_engine` for what can go wrong."""
+        """What computes the vectors; the model is loaded, or exported and loaded, at the first use.
+
+        Raises:
+            LlmSparseError: See `load_engine` and `onnx.cache.cached_export`.
+        """
         with self._engine_lock:
             if self._engine is None:
-                self._engine = load_engine(self.checkpoint, self.tokenization)
+                checkpoint = self.checkpoint
+                if checkpoint.onnx_precision is not None:
+                    from pyserini_llm_sparse.onnx.cache import cached_export
+
+                    checkpoint = cached_export(checkpoint)
+                self._engine = load_engine(checkpoint, self.tokenization)
             return self._engine
 
     @property

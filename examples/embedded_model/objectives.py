@@ -1,7 +1,6 @@
 """The losses: distillation within the batch, and the weights of a document's own terms and of all others.
 
-After SPLADE-v3's distillation (Lassance et al., 2024), inference-free queries (Geng et al., 2024) and CSPLADE's
-adaptation to a sparse head (Xu et al., 2025).
+After SPLADE-v3's distillation (Lassance et al., 2024) and inference-free queries (Geng et al., 2024).
 """
 
 from __future__ import annotations
@@ -129,12 +128,3 @@ def retrieval_loss(
         "expanded": float((expanded > 0.005).sum(1).float().mean()),
     }  # fmt: skip
     return loss, parts
-
-
-def adaptation_loss(logits: Tensor, following: Tensor) -> Tensor:
-    """Return CSPLADE's adaptation objective: next-token cross-entropy, of the logits and of ``log1p(relu(logits))``.
-
-    The second makes the positive part of the logits alone predict, as the sparse head will need it (section 3.1).
-    """
-    positive = torch.log1p(torch.relu(logits))
-    return functional.cross_entropy(logits, following) + functional.cross_entropy(positive, following)

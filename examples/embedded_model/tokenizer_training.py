@@ -1,14 +1,17 @@
-"""Trains the tokenizer, byte-level BPE over normalised words, and counts in how many passages each term occurs."""
+"""Makes the tokenizer, the sentence encoder's commonest word pieces, and counts in how many passages a term occurs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+BOS, EOS, PAD, UNKNOWN = SPECIAL = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+INSIDE = "##"  # begins a piece that does not begin a word
 
 # Words that say nothing about a subject, as the normaliser leaves them.
 _STOP_WORDS = (
@@ -45,24 +48,45 @@ def normalizer() -> normalizers.Normalizer:
     )
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary_size: int, longest: int) -> PreTrainedTokenizerFast:
-    """Train byte-level BPE on the texts; every word begins with a space, so its place does not matter."""
-    tokenizer = Tokenizer(models.BPE())
+def word_pieces(vocabulary: Mapping[str, int]) -> Tokenizer:
+    """Return a tokenizer that cuts each normalised word into its longest known pieces, from the left."""
+    tokenizer = Tokenizer(models.WordPiece(dict(vocabulary), unk_token=UNKNOWN))
     tokenizer.normalizer = normalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=[BOS, EOS, PAD],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(prefix=INSIDE)
+    return tokenizer
+
+
+def train_tokenizer(
+    texts: Iterable[str], known: Mapping[str, int], vocabulary_size: int, longest: int
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of those pieces that are commonest in the texts; single letters and digits are all kept.
+
+    Args:
+        texts: training texts.
+        known: the sentence encoder's word pieces.
+        vocabulary_size: how many to keep, special tokens included.
+        longest: most tokens of a text.
+    """
+    whole = word_pieces(known)
+    counts: Counter[str] = Counter()
+    for part in _parts(texts, 4096):
+        for encoded in whole.encode_batch(part, add_special_tokens=False):
+            counts.update(encoded.tokens)
+    letters = [piece for piece in known if len(piece.removeprefix(INSIDE)) == 1 and piece.isascii()]
+    usable = [piece for piece in letters if piece.removeprefix(INSIDE).isalnum()]
+    pieces = dict.fromkeys([*SPECIAL, *usable, *(piece for piece, _ in counts.most_common())])
+    vocabulary = {piece: number for number, piece in enumerate(islice(pieces, vocabulary_size))}
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=longest
-    )
+        tokenizer_object=word_pieces(vocabulary), bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNKNOWN,
+        model_max_length=longest,
+    )  # fmt: skip
+
+
+def _parts(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    stream = iter(texts)
+    while part := list(islice(stream, size)):
+        yield part
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int) -> list[np.ndarray]:
@@ -81,7 +105,6 @@ def inverse_document_frequency(passages: Sequence[np.ndarray], vocabulary_size: 
 
 
 def is_stop_word(tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
-    """Return which ids are stop-words, single letters or special tokens: bool ``[vocabulary]``."""
+    """Return which ids are stop-words or special tokens: bool ``[vocabulary]``."""
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    words = [token.removeprefix("Ġ") if token.startswith("Ġ") else None for token in tokens]
-    return np.array([index < 3 or word == "" or word in STOP_WORDS for index, word in enumerate(words)])
+    return np.array([token in SPECIAL or token in STOP_WORDS for token in tokens])

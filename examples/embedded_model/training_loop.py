@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from batching import TrainingSet, assemble, batches
-from encoding import hidden_states, padded, training_logits
-from objectives import Weights, adaptation_loss, retrieval_loss
+from encoding import training_logits
+from objectives import Weights, retrieval_loss
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
@@ -143,27 +142,6 @@ def train(
             logger.info("step %d development %s", step, evaluate(student))
             evaluated = time.monotonic()
     _keep(state_file, student, optimizer, step, before + time.monotonic() - started)
-
-
-def adapt(model: LlamaForCausalLM, texts: list[np.ndarray], budget: Budget, rate: float, seed: int) -> None:
-    """Train as a causal language model with CSPLADE's adaptation objective until the budget is used."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98))
-    generator = np.random.default_rng(seed)
-    started, step = time.monotonic(), 0
-    while (progress := budget.progress(time.monotonic() - started, step)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * learning_rate_factor(progress)
-        chosen = [texts[place] for place in generator.choice(len(texts), 16, replace=False)]
-        ids, mask = padded(chosen, 129, model.config)
-        states = hidden_states(model, ids, mask, causal=True)[:, :-1][mask[:, 1:]]
-        loss = adaptation_loss(model.lm_head(states), ids[:, 1:][mask[:, 1:]])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-        step += 1
-        if step % 20 == 0:
-            logger.info("adaptation step %d %.0f%% loss %.3f", step, 100 * progress, loss.item())
 
 
 def _keep(path: Path, student: Student, optimizer: torch.optim.Optimizer, step: int, elapsed: float) -> None:

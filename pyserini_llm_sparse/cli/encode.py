@@ -51,6 +51,7 @@ def command(
     ] = None,
     device: options.Device = None,
     dtype: options.DType = None,
+    precision: options.Precision = None,
     threads: options.Threads = None,
     shard_id: Annotated[int, typer.Option(metavar="N", min=0, help="Which shard this process encodes, from 0.")] = 0,
     shard_num: Annotated[
@@ -75,7 +76,13 @@ def command(
     if shard_id >= shard_num:
         raise UsageError(f"--shard-id {shard_id}: there are {shard_num} shards, counted from 0; choose a smaller one")
     loaded = options.load_encoder(
-        encoder, device, dtype, threads, document_max_length=max_length, document_top_k=max_active_terms
+        encoder,
+        device,
+        dtype,
+        threads,
+        precision=precision,
+        document_max_length=max_length,
+        document_top_k=max_active_terms,
     )
     with progress_bar(lambda: count_records(corpus), "documents") as progress:
         report = encode_corpus(

@@ -61,6 +61,7 @@ def command(
     ] = None,
     device: options.Device = None,
     dtype: options.DType = None,
+    precision: options.Precision = None,
     threads: options.Threads = None,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -73,7 +74,7 @@ def command(
     require_new_file(output, overwrite)
     found = load_topics(topics)
     loaded = options.load_encoder(
-        encoder, device, dtype, threads, query_max_length=max_length, query_top_k=max_active_terms
+        encoder, device, dtype, threads, precision=precision, query_max_length=max_length, query_top_k=max_active_terms
     )
     impacts = encode_topics(loaded, found, batch_size, None)
     with atomic_file(output) as stream:

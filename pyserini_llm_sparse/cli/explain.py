@@ -52,6 +52,7 @@ def command(
     top: Annotated[int, typer.Option(metavar="N", min=1, help="Most terms that are listed in each part.")] = 20,
     device: options.Device = None,
     dtype: options.DType = None,
+    precision: options.Precision = None,
     as_json: options.Json = False,
 ) -> None:
     """Show a text's terms, or those behind a score.
@@ -62,10 +63,10 @@ def command(
 
     for_score = (index, query, docid)
     if text is not None and for_score == (None, None, None):
-        loaded = options.load_encoder(encoder, device, dtype, None)
+        loaded = options.load_encoder(encoder, device, dtype, None, precision=precision)
         _explain_text(loaded, text, side, top, as_json)
     elif text is None and index is not None and query is not None and docid is not None:
-        loaded = options.load_encoder(encoder, device, dtype, None)
+        loaded = options.load_encoder(encoder, device, dtype, None, precision=precision)
         require_index_spec(index, loaded.spec, encoder, parse_encoder_name(encoder).overrides)
         _explain_score(loaded, index, query, docid, top, as_json)
     else:

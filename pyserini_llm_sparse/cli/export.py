@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,19 +19,12 @@ EXAMPLES = (
 )
 
 
-class PrecisionOption(StrEnum):
-    """Number format of the products."""
-
-    fp32 = "fp32"
-    int8 = "int8"
-
-
 def command(
     output: Annotated[Path, typer.Option(help="Folder for the export; any --encoder takes it.")],
     model: options.Encoder = KEYWORD,
     precision: Annotated[
-        PrecisionOption, typer.Option(help="fp32 is as exact as torch; int8 is smaller and faster.")
-    ] = PrecisionOption.fp32,
+        options.PrecisionOption, typer.Option(help="fp32 is as exact as torch; int8 is smaller and faster.")
+    ] = options.PrecisionOption.fp32,
     corpus: Annotated[
         str | None, typer.Option(help="A corpus whose first 64 documents are compared; by default texts of our own.")
     ] = None,

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from pyserini_llm_sparse.catalog import KEYWORD
+
+
+class PrecisionOption(StrEnum):
+    """Number format of an ONNX export's products."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
 
 Encoder = Annotated[
     str,
@@ -16,6 +25,10 @@ Encoder = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cpu or cuda:0; chosen by itself.")]
 DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default what suits the device.")]
+Precision = Annotated[
+    PrecisionOption | None,
+    typer.Option(help="Compute with ONNX Runtime on the CPU in this precision; the model is exported at first use."),
+]
 BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Texts computed together.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads; by default all cores.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -31,4 +44,6 @@ def load_encoder(name: str, device: str | None, dtype: str | None, threads: int 
     from pyserini_llm_sparse.encoder import SparseEncoder
 
     given = {field: value for field, value in overrides.items() if value is not None}
+    if (precision := given.get("precision")) is not None:
+        given["precision"] = str(precision)
     return SparseEncoder.load(name, device=device, dtype=dtype, threads=threads, **given)

@@ -49,6 +49,7 @@ def command(
     ] = None,
     device: options.Device = None,
     dtype: options.DType = None,
+    precision: options.Precision = None,
     threads: Annotated[int, typer.Option(metavar="N", min=1, help="Search threads.")] = 1,
     output_format: Annotated[RunFormat, typer.Option(help="Six columns as for trec_eval, or MS MARCO's three.")] = (
         RunFormat.trec
@@ -68,7 +69,7 @@ def command(
     if output is not None:
         require_new_file(output, overwrite)
     found = load_topics(topics)
-    loaded = options.load_encoder(encoder, device, dtype, None, query_max_length=max_length)
+    loaded = options.load_encoder(encoder, device, dtype, None, precision=precision, query_max_length=max_length)
     set_on_purpose = {*parse_encoder_name(encoder).overrides, *(() if max_length is None else ("query_max_length",))}
     require_index_spec(index, loaded.spec, encoder, set_on_purpose)
     started = time.monotonic()

@@ -83,6 +83,37 @@ def read_description(folder: Path) -> ExportDescription | None:
         ) from error
 
 
+def asked_precision(
+    model: str, asked: str | None, export: ExportDescription | None, device: str | None, dtype: str | None
+) -> Precision | None:
+    """Return the precision of the export that is to be made of a model; None for none.
+
+    Args:
+        model: The model's name, for messages.
+        asked: What was asked for.
+        export: The description if the model is an export itself.
+        device: Where it was asked to run.
+        dtype: The number format that torch was asked for.
+
+    Raises:
+        UsageError: There is no such precision, or it contradicts the others.
+    """
+    if asked is None or (export is not None and asked == export.precision):
+        return None
+    precision = next((known for known in PRECISIONS if known == asked), None)
+    if precision is None:
+        raise UsageError(f"precision {asked}: unknown; choose {' or '.join(PRECISIONS)}")
+    if export is not None:
+        raise UsageError(f"{model}: precision {asked}: an ONNX export in {export.precision}; leave it out")
+    if dtype is not None:
+        raise UsageError(
+            f"precision {asked} and dtype {dtype}: dtype is for torch, precision for ONNX Runtime; keep one"
+        )
+    if device not in (None, "cpu"):
+        raise UsageError(f"precision {asked} on {device}: exports run on the CPU; leave one of the two out")
+    return precision
+
+
 def require_fields_in_graph(folder: Path, spec: EncodingSpec) -> None:
     """Refuse a spec in which a field that the graph computes was changed by name.
 

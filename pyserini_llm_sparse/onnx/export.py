@@ -102,6 +102,40 @@ def export_model(
     """
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision}: unknown; choose {' or '.join(PRECISIONS)}")
+    _require_free(Path(output), overwrite)
+    require_onnx()
+    reference = SparseEncoder.load(model, device="cpu")  # where it computes in float32
+    if reference.checkpoint.export is not None:
+        raise UsageError(f"{model}: an ONNX export already; export the model that it was made from")
+    return export_encoder(
+        reference, output, precision=precision, model=model, corpus=corpus, overwrite=overwrite, note=note
+    )
+
+
+def export_encoder(
+    reference: SparseEncoder,
+    output: str | Path,
+    *,
+    precision: Precision,
+    model: str,
+    corpus: str | None = None,
+    overwrite: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> ExportReport:
+    """Export an encoder that is loaded, from torch, on the CPU and in float32.
+
+    Args:
+        reference: The encoder.
+        output: As for `export_model`, and so are all others.
+        precision: ``fp32`` or ``int8``.
+        model: The encoder's name for the report.
+        corpus: A corpus whose first documents are compared.
+        overwrite: Replace an earlier export.
+        note: Told what is being done.
+
+    Raises:
+        LlmSparseError: See `export_model`.
+    """
     output = Path(output)
     _require_free(output, overwrite)
     require_onnx()
@@ -109,9 +143,6 @@ def export_model(
     from pyserini_llm_sparse.onnx.verification import sample_documents
 
     documents = sample_documents(corpus)
-    reference = SparseEncoder.load(model, device="cpu")  # where it computes in float32
-    if reference.checkpoint.export is not None:
-        raise UsageError(f"{model}: an ONNX export already; export the model that it was made from")
     with atomic_folder(output) as folder:
         report = replace(
             _Export(reference, precision, documents, note).write(folder, output), model=model, corpus=corpus

@@ -94,7 +94,7 @@ def padded(texts: Sequence[TokenizedText], positions: int) -> dict[str, NDArray[
         UsageError: A text is longer.
     """
     lengths = np.array([len(text.ids) for text in texts], dtype=np.int32)
-    longest = int(lengths.max())
+    longest = max(len(text.ids) for text in texts)
     if longest > positions:
         raise UsageError(
             f"onnx: a text of {longest} tokens: the export has {positions} positions; lower the maximum length, or "

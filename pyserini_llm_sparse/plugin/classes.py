@@ -128,7 +128,9 @@ def _ours_or_same(query_encoder: Any) -> Any:
             return query_encoder
     from pyserini_llm_sparse.plugin.encoders import CspladeQueryEncoder
 
-    return CspladeQueryEncoder(query_encoder, device=request.chosen.get("device"))
+    return CspladeQueryEncoder(
+        query_encoder, device=request.chosen.get("device"), precision=request.chosen.get("precision")
+    )
 
 
 def _is_our_encoder(query_encoder: Any) -> bool:

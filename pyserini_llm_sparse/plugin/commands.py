@@ -30,13 +30,14 @@ class ObservedArgparse:
 
     def __init__(
         self,
-        edit: Callable[[str, dict[str, Any]], None],
+        edit: Callable[[argparse.ArgumentParser, str, dict[str, Any]], None],
         complete: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
     ) -> None:
         """Observe.
 
         Args:
-            edit: Called with each option's name and the arguments of its ``add_argument``, which it may change.
+            edit: Called with the parser, each option's name and the arguments of its ``add_argument``, which it may
+                change.
             complete: Called with the parser before it parses.
         """
         self.parsed: dict[str, argparse.Namespace] = {}
@@ -47,7 +48,7 @@ class ObservedArgparse:
             def add_argument(self, *names: Any, **options: Any) -> Any:
                 if names:
                     observed.added.add(names[-1])
-                    edit(names[-1], options)
+                    edit(self, names[-1], options)
                 return super().add_argument(*names, **options)
 
             def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -66,6 +67,14 @@ def _wanted() -> bool:
     return request.encoder_requested() or request.help_requested()
 
 
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    if "--precision" not in parser._option_string_actions:
+        parser.add_argument(
+            "--precision", action=RememberChoice,
+            help="fp32 or int8: csplade computes with ONNX Runtime on the CPU (pyserini-llm-sparse)",
+        )  # fmt: skip
+
+
 def patch_encode(command: dict[str, Any]) -> None:
     """``pyserini.encode``: know the class, use the spec's length, and leave the spec beside the vectors."""
     if not _wanted():
@@ -75,9 +84,10 @@ def patch_encode(command: dict[str, Any]) -> None:
     upstream, writer = command["init_encoder"], command["JsonlRepresentationWriter"]
     expect(callable(upstream) and isinstance(writer, type) and hasattr(writer, "__exit__"), "its parts are gone")
 
-    def edit(name: str, options: dict[str, Any]) -> None:
+    def edit(parser: argparse.ArgumentParser, name: str, options: dict[str, Any]) -> None:
         if name == "--encoder-class":
             options["choices"] = [*options["choices"], ENCODER_CLASS]
+            _add_precision(parser)
         elif name == "--max-length":
             options["default"] = PyseriniDefault(options["default"])
 
@@ -124,11 +134,13 @@ def _document_encoder(encoder: str, given: Any, output: Any) -> Any:
         if wrong:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
             raise UsageError(f"pyserini.encode: {options}: without meaning for sparse vectors; leave it out")
-    device = resolve_device(given.device, backend="torch")
+    precision = request.chosen.get("precision")
+    device = "cpu" if precision else resolve_device(given.device, backend="torch")  # upstream's default is a GPU
     return CspladeDocumentEncoder(
         encoder,
         device,
         dtype="float16" if given.fp16 and device != "cpu" else None,
+        precision=precision,
         max_length=given.max_length,
         fields=given.fields,
         prefix=given.prefix,
@@ -143,7 +155,7 @@ def patch_encode_query(command: dict[str, Any]) -> None:
     expect(callable(upstream) and callable(topics.from_topics), "its parts are gone")
     loaded: list[Any] = []
 
-    def edit(name: str, options: dict[str, Any]) -> None:
+    def edit(parser: argparse.ArgumentParser, name: str, options: dict[str, Any]) -> None:
         if name == "--max-length":
             options["default"] = PyseriniDefault(options["default"])
 
@@ -151,6 +163,7 @@ def patch_encode_query(command: dict[str, Any]) -> None:
         expect({"--encoder", "--weight-range", "--quant-range", "--max-length"} <= observed.added, "options are gone")
         if "--encoder-class" not in observed.added:
             parser.add_argument("--encoder-class", choices=[ENCODER_CLASS], help="csplade, for a name that hides it")
+        _add_precision(parser)
 
     observed = ObservedArgparse(edit, complete)
 
@@ -168,8 +181,11 @@ def patch_encode_query(command: dict[str, Any]) -> None:
                 )
             )
         given.weight_range = given.quant_range = 1
-        device = options.get("device") or (arguments[0] if arguments else None)
-        loaded.append(CspladeQueryEncoder(encoder, device, prefix=options.get("prefix"), for_file=True))
+        precision = request.chosen.get("precision")
+        device = "cpu" if precision else options.get("device") or (arguments[0] if arguments else None)
+        loaded.append(
+            CspladeQueryEncoder(encoder, device, prefix=options.get("prefix"), precision=precision, for_file=True)
+        )
         return loaded[0]
 
     class TopicsInBatches(topics):  # type: ignore[misc, valid-type]
@@ -216,6 +232,8 @@ def patch_search(command: dict[str, Any]) -> None:
             parser.add_argument(
                 "--device", action=RememberChoice, help="where csplade runs, cpu or cuda:0 (pyserini-llm-sparse)"
             )
+
+        _add_precision(parser)
 
     command["define_search_args"] = define_search_args
 

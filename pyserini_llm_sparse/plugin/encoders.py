@@ -36,6 +36,7 @@ class CspladeDocumentEncoder(DocumentEncoder):
         device: str | None = None,
         *,
         dtype: str | None = None,
+        precision: str | None = None,
         max_length: int | None = None,
         fields: Sequence[str] | None = None,
         prefix: str | None = None,
@@ -48,7 +49,8 @@ class CspladeDocumentEncoder(DocumentEncoder):
         Args:
             model_name: An encoder name: ``csplade``, ``csplade:PATH``, a directory with an encoding spec.
             device: Where the model runs; None to choose.
-            dtype: Precision of the model; None to choose.
+            dtype: torch's number format; None to choose.
+            precision: Of an ONNX export, instead; None for torch.
             max_length: Most tokens of a document; None for the spec's.
             fields: The fields to encode, in order.
             prefix: Text put before a document instead of the spec's.
@@ -56,7 +58,7 @@ class CspladeDocumentEncoder(DocumentEncoder):
             l2_norm: The same.
             multimodal: The same.
         """
-        overrides: dict[str, Any] = {}
+        overrides: dict[str, Any] = {"precision": precision}
         if prefix is not None:
             overrides["document_prefix"] = prefix
         if max_length is not None and not isinstance(max_length, PyseriniDefault):
@@ -108,7 +110,13 @@ class CspladeQueryEncoder(QueryEncoder):
     """
 
     def __init__(
-        self, encoder_dir: str, device: str | None = None, *, prefix: str | None = None, for_file: bool = False
+        self,
+        encoder_dir: str,
+        device: str | None = None,
+        *,
+        prefix: str | None = None,
+        precision: str | None = None,
+        for_file: bool = False,
     ) -> None:
         """Load a model.
 
@@ -116,12 +124,13 @@ class CspladeQueryEncoder(QueryEncoder):
             encoder_dir: An encoder name; called a directory by Pyserini.
             device: Where the model runs; None to choose.
             prefix: Text put before a query instead of the spec's.
+            precision: Of an ONNX export that computes the vectors; None for torch.
             for_file: Whether vectors go into a file of encoded queries, where none may be empty.
         """
         super().__init__()
         overrides: dict[str, Any] = {} if prefix is None else {"query_prefix": prefix}
         with one_line_errors():
-            self.encoder = SparseEncoder.load(encoder_dir, device=device, **overrides)
+            self.encoder = SparseEncoder.load(encoder_dir, device=device, precision=precision, **overrides)
             self.overridden = frozenset(parse_encoder_name(encoder_dir).overrides) | frozenset(overrides)
         self.name = encoder_dir
         self.has_model = True

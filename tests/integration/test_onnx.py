@@ -100,3 +100,53 @@ def test_our_own_commands_take_it(pyserini: Pyserini, exports: dict[str, Path], 
         "--output", folder / "own_onnx_run.txt",
     )  # fmt: skip
     assert len(read_run(folder / "own_onnx_run.txt")) == 4
+
+
+def test_a_precision_in_the_commands_exports_once(
+    pyserini: Pyserini, exports: dict[str, Path], encode: Callable[[Path, str], Path], torch_index: Path, corpus: Path,
+    topics: Path,
+) -> None:  # fmt: skip
+    cache = {"PYSERINI_LLM_SPARSE_CACHE": str(pyserini.folder / "cache")}
+    model, expected = checkpoint(MODEL), read_vectors(encode(exports["int8"], "int8_by_folder"))
+    told = []
+    for name in ("int8_first", "int8_second"):
+        done = pyserini.module(
+            "pyserini.encode",
+            "input", "--corpus", corpus, "--fields", "title", "text",
+            "output", "--embeddings", pyserini.folder / name,
+            "encoder", "--encoder", f"csplade:{model}", "--fields", "title", "text", "--batch-size", 8,
+            "--precision", "int8",
+            **cache,
+        )  # fmt: skip
+        told.append("exporting to" in done.stderr)
+        assert read_vectors(pyserini.folder / name) == expected
+    assert told == [True, False]
+    pyserini.module(
+        "pyserini.search.lucene", "--impact", "--index", torch_index, "--topics", topics, "--encoder",
+        f"csplade:{model}", "--precision", "fp32", "--output", pyserini.folder / "fp32_run.txt", **cache,
+    )  # fmt: skip
+    files = []
+    for number, options in enumerate((["--encoder", model, "--precision", "fp32"], ["--encoder", exports["fp32"]])):
+        files.append(pyserini.folder / f"queries_{number}.tsv")
+        pyserini.module(
+            "pyserini.encode.query", "--topics", topics, "--encoder-class", "csplade", *options, "--output", files[-1],
+            **cache,
+        )  # fmt: skip
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert len(list((pyserini.folder / "cache" / "exports").iterdir())) == 2
+    assert len(read_run(pyserini.folder / "fp32_run.txt")) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--precision", "int8", "--dtype", "bfloat16"], "precision int8 and dtype bfloat16"),
+        (["--precision", "int8", "--device", "cuda:0"], "precision int8 on cuda:0"),
+        (["--encoder", f"{checkpoint(MODEL)},precision=int3"], "precision int3: unknown; choose fp32 or int8"),
+    ],
+)
+def test_a_precision_that_cannot_be_is_one_line(pyserini: Pyserini, arguments: list[str], message: str) -> None:
+    done = pyserini.module("pyserini_llm_sparse", "explain", "--text", "a text", *arguments, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
