@@ -26,11 +26,9 @@ def padded(texts: Sequence[np.ndarray], longest: int, config: PretrainedConfig) 
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-def hidden_states(model: LlamaForCausalLM, ids: Tensor, mask: Tensor, causal: bool = False) -> Tensor:
-    """Return the last hidden states under bidirectional (or causal) attention over what is not padding."""
+def hidden_states(model: LlamaForCausalLM, ids: Tensor, mask: Tensor) -> Tensor:
+    """Return the last hidden states under bidirectional attention over what is not padding."""
     attended = mask[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
-    if causal:
-        attended = attended & torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
     states: Tensor = model.model(input_ids=ids, attention_mask=attended, use_cache=False).last_hidden_state
     return states
 

@@ -104,14 +104,13 @@ def expansion_targets(
 
 def healed_model(
     folder: Path, passages: Embedded, queries: Embedded, tokenizer: PreTrainedTokenizerFast, teacher: Teacher,
-    options: argparse.Namespace,
+    some: list[np.ndarray], options: argparse.Namespace,
 ) -> tuple[LlamaForCausalLM, torch.nn.Linear]:  # fmt: skip
     """Convert the encoder and distil it, or take what an earlier start of this run has got there.
 
     Returns:
         The model, its head still 0, and the map that reads the encoder's embedding from its state at BOS.
     """
-    some = [ids[: options.longest - 1] for ids in passages.texts[:CONVERSION_TEXTS]]
     model = initial_model(tokenizer, teacher, some, options.feed_forward, options.seed)
     file = folder / "healed.pt"
     if file.exists():
@@ -194,9 +193,9 @@ def main() -> None:
         asked.texts, asked.embeddings, passages.embeddings, table.numpy(),
         embedded_terms(teacher, tokenizer).numpy(), options.expansion_terms, options.expansion_scale,
     )  # fmt: skip
-    model, reader = healed_model(options.output, passages, asked, tokenizer, teacher, options)
-    average_length = float(np.mean([min(len(ids), options.longest - 1) for ids in documents]))
     some = [ids[: options.longest - 1] for ids in passages.texts[:CONVERSION_TEXTS]]
+    model, reader = healed_model(options.output, passages, asked, tokenizer, teacher, some, options)
+    average_length = float(np.mean([min(len(ids), options.longest - 1) for ids in documents]))
     own_weights = own_term_weights(term_counts(some, len(table)), table, average_length)
     fit_head(model, table, some, own_weights, targets, reader)
     spec = encoding_spec(stop_words, options.document_length, options.document_terms)

@@ -44,6 +44,4 @@ def load_encoder(name: str, device: str | None, dtype: str | None, threads: int 
     from pyserini_llm_sparse.encoder import SparseEncoder
 
     given = {field: value for field, value in overrides.items() if value is not None}
-    if (precision := given.get("precision")) is not None:
-        given["precision"] = str(precision)
     return SparseEncoder.load(name, device=device, dtype=dtype, threads=threads, **given)

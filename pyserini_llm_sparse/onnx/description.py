@@ -83,6 +83,18 @@ def read_description(folder: Path) -> ExportDescription | None:
         ) from error
 
 
+def known_precision(asked: str) -> Precision:
+    """Return a precision by its name.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    for known in PRECISIONS:
+        if known == asked:
+            return known
+    raise UsageError(f"precision {asked}: unknown; choose {' or '.join(PRECISIONS)}")
+
+
 def asked_precision(
     model: str, asked: str | None, export: ExportDescription | None, device: str | None, dtype: str | None
 ) -> Precision | None:
@@ -100,9 +112,7 @@ def asked_precision(
     """
     if asked is None or (export is not None and asked == export.precision):
         return None
-    precision = next((known for known in PRECISIONS if known == asked), None)
-    if precision is None:
-        raise UsageError(f"precision {asked}: unknown; choose {' or '.join(PRECISIONS)}")
+    precision = known_precision(asked)
     if export is not None:
         raise UsageError(f"{model}: precision {asked}: an ONNX export in {export.precision}; leave it out")
     if dtype is not None:

@@ -18,13 +18,13 @@ from pyserini_llm_sparse.formats.writers import atomic_folder
 from pyserini_llm_sparse.onnx.description import (
     DESCRIPTION_FILE,
     GRAPH_FILE,
-    PRECISIONS,
     REPORT_FILE,
     WEIGHTS_FILE,
     ExportDescription,
     Part,
     Precision,
     export_digest,
+    known_precision,
 )
 from pyserini_llm_sparse.onnx.session import require_runtime
 from pyserini_llm_sparse.query_terms import save_query_term_weights
@@ -100,8 +100,7 @@ def export_model(
         RunError: The export differs from torch by more than it may; nothing is written.
         LlmSparseError: The model cannot be loaded, or the directory cannot be written.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision}: unknown; choose {' or '.join(PRECISIONS)}")
+    known_precision(precision)
     _require_free(Path(output), overwrite)
     require_onnx()
     reference = SparseEncoder.load(model, device="cpu")  # where it computes in float32
