@@ -1,7 +1,8 @@
 """A causal language model with or without an adapter, and its attention mode: alone in touching transformers.
 
 Attention in both directions is ``config.is_causal = False``, which transformers understands from 5.2 on. Earlier
-versions, and clearing the flag of each module instead, silently give other vectors; a probe at load finds out.
+versions silently ignore it: down to 4.57, which optimum needs, they are given a mask of four dimensions instead, and
+are used for encoding alone. A probe at load finds out whatever gives other vectors.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from pyserini_llm_sparse.errors import (
     one_line,
     require_version,
 )
+from pyserini_llm_sparse.older_transformers import obey_direction, read_rope_parameters
 from pyserini_llm_sparse.spec import Attention
 
-LEAST_TRANSFORMERS = (5, 2)
+LEAST_TRANSFORMERS = (4, 57)
+LEAST_TRANSFORMERS_TO_TRAIN = (5, 2)
 
 _logger = logging.getLogger("pyserini_llm_sparse")
 
@@ -164,7 +167,7 @@ def load_trainable_backbone(
     Raises:
         LlmSparseError: As `load_backbone` says.
     """
-    require_transformers()
+    require_transformers(LEAST_TRANSFORMERS_TO_TRAIN, "training")
     model = _load_model(Path(base or path), attention, DTYPES[dtype], trust_remote_code, attention_implementation)
     if base is not None:
         model = _merge_adapter(model, Path(path))
@@ -234,13 +237,13 @@ def _is_whole(model: PreTrainedModel) -> bool:
     return all(parameter.numel() and not parameter.is_meta for parameter in model.parameters())
 
 
-def require_transformers() -> None:
-    """Refuse a transformers that would silently ignore the attention mode.
+def require_transformers(least: tuple[int, int] = LEAST_TRANSFORMERS, need: str = "encoding") -> None:
+    """Refuse a transformers that is too old for what is needed of it.
 
     Raises:
-        PrerequisiteError: It is older than `LEAST_TRANSFORMERS`.
+        PrerequisiteError: It is older than `least`.
     """
-    require_version("transformers", transformers.__version__, LEAST_TRANSFORMERS, "attention in both directions")
+    require_version("transformers", transformers.__version__, least, need)
 
 
 def set_attention(model: PreTrainedModel, attention: Attention) -> None:
@@ -250,6 +253,7 @@ def set_attention(model: PreTrainedModel, attention: Attention) -> None:
     for module in model.modules():
         if isinstance(getattr(module, "is_causal", None), bool):
             module.is_causal = causal  # type: ignore[assignment]  # for kernels that are given no mask when there is no padding
+    obey_direction(model.base_model)
 
 
 @torch.no_grad()
@@ -305,6 +309,7 @@ def _load_model(
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         config.is_causal = attention != "bidirectional"
+        read_rope_parameters(config)
         with quiet():
             pair: Any = AutoModelForCausalLM.from_pretrained(
                 path,

@@ -275,7 +275,7 @@ def _require_causal(where: str, config: dict[str, Any]) -> None:
             f"{where}: a masked language model, such as BERT SPLADE: {found}; use Pyserini's own encoder for it: "
             "--encoder-class splade"
         )
-    if kind and not kind.endswith("ForCausalLM"):
+    if kind and not kind.endswith(("ForCausalLM", "GPT2LMHeadModel")):  # the latter is older than the convention
         raise DataError(
             f"{where}: not a causal language model with its output layer: {found}; save it as ...ForCausalLM"
         )

@@ -34,6 +34,7 @@ from pyserini_llm_sparse.onnx.description import (
     read_description,
     require_fields_in_graph,
 )
+from pyserini_llm_sparse.onnx.providers import device_number, export_device
 from pyserini_llm_sparse.query_terms import load_query_term_weights, save_query_term_weights
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TOKENIZER_FILES, TextTokenizer
@@ -58,7 +59,7 @@ class Checkpoint:
         base: Directory of the adapter's base model, None without adapter.
         query_term_weights: float32 ``[vocabulary]``, the terms' weights in inference-free queries; None if the model
             encodes the queries.
-        device: Where the backbone goes; None for the best there is.
+        device: Where the model goes; None for the best there is.
         dtype: Its floating-point type; None for the device's default.
         trust_remote_code: Whether code that comes with the model may run.
         threads: CPU threads of the model; None for all cores.
@@ -107,6 +108,12 @@ class Checkpoint:
         from pyserini_llm_sparse.devices import resolve_dtype
 
         return resolve_dtype(self.dtype, self.device)
+
+    @property
+    def export_device(self) -> str | None:
+        """Where ONNX Runtime computes the vectors; None if torch does."""
+        precision = self.onnx_precision if self.export is None else self.export.precision
+        return None if precision is None else export_device(self.device, precision)
 
     @property
     def backbone(self) -> Backbone:
@@ -196,7 +203,7 @@ def load_checkpoint(
         folder=folder,
         base=base,
         query_term_weights=weights,
-        device=device if export is None and precision is None else "cpu",
+        device=device,
         dtype=dtype,
         trust_remote_code=reference.trust_remote_code,
         threads=threads,
@@ -321,8 +328,7 @@ def _tokenizer(places: list[Path], reference: ModelReference, known: str | None)
 
 def _require_fit_for_export(folder: Path, export: ExportDescription, device: str | None, dtype: str | None) -> None:
     """Refuse a device or a type that an export was not made for."""
-    if device is not None and str(device).split(":")[0] != "cpu":
-        raise UsageError(f"{folder}: device {device}: this ONNX export was made for the CPU; use device cpu")
+    device_number(device or "cpu")
     if dtype is not None and dtype.replace("float32", "fp32") not in ("auto", export.precision):
         raise UsageError(f"{folder}: dtype {dtype}: this ONNX export computes in {export.precision}; leave dtype out")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from pyserini_llm_sparse.catalog import parse_encoder_name
 from pyserini_llm_sparse.checkpoint import Checkpoint, load_checkpoint
 from pyserini_llm_sparse.engine import Engine, load_engine
-from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.errors import OutOfMemoryError, UsageError
+from pyserini_llm_sparse.query_cache import QueryCache
 from pyserini_llm_sparse.spec import EncodingSpec, Side
 from pyserini_llm_sparse.terms import TermVocabulary
 from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32
 BATCH_TOKENS = 16384  # padded tokens of one batch at most, whatever the batch size
 
+_logger = logging.getLogger("pyserini_llm_sparse")
+
 
 class SparseEncoder:
     """Encodes queries and documents. Safe to use from several threads; the model runs one batch at a time.
@@ -34,6 +38,7 @@ class SparseEncoder:
     Attributes:
         checkpoint: The model's parts.
         tokenization: How texts become token ids.
+        query_cache: Vectors of queries that came one by one and went through the model.
 
     >>> encoder = SparseEncoder.load("csplade")  # doctest: +SKIP
     >>> encoder.query_impacts(["what is a sparse vector"])  # doctest: +SKIP
@@ -44,9 +49,11 @@ class SparseEncoder:
         """Make an encoder of a loaded checkpoint; `load` takes a name."""
         self.checkpoint = checkpoint
         self.tokenization = Tokenization(checkpoint.tokenizer, checkpoint.spec, checkpoint.vocabulary_size)
+        self.query_cache = QueryCache()
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
         self._forward_lock = threading.Lock()
+        self._batch_tokens = BATCH_TOKENS
 
     @classmethod
     def load(
@@ -62,11 +69,12 @@ class SparseEncoder:
 
         The weights are read when the first text goes through the model: an encoder with inference-free queries starts
         in a fraction of a second and needs neither torch nor the weights for queries. The directory of an ONNX export
-        is a model like any other: ONNX Runtime computes its vectors, on the CPU, and torch is not needed.
+        is a model like any other: ONNX Runtime computes its vectors, and torch is not needed.
 
         Args:
             name: ``csplade``, ``csplade:PATH_OR_HUB_ID``, or a path or hub id; see `catalog.parse_encoder_name`.
-            device: Such as ``cpu`` or ``cuda:0``; by default a GPU where there is one.
+            device: Such as ``cpu`` or ``cuda:0``; by default a GPU where there is one; for an export only if its
+                precision is made for it.
             dtype: ``float32`` (default on a CPU), ``bfloat16`` or ``float16``; an export has its own precision.
             threads: CPU threads of the model, by default as many as there are cores; in torch those of the process.
             **overrides: Fields of the encoding spec, and the loading options of `catalog.ModelReference`.
@@ -107,10 +115,17 @@ class SparseEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs, or will run."""
+        """Where the model runs, or will run.
+
+        Raises:
+            LlmSparseError: There is no such device.
+        """
+        import torch
+
         from pyserini_llm_sparse.devices import resolve_device
 
-        return resolve_device(self.checkpoint.device)
+        place = self.checkpoint.export_device
+        return resolve_device(self.checkpoint.device) if place is None else torch.device(place)
 
     def encode_queries(
         self, texts: Sequence[str | None], *, batch_size: int = BATCH_SIZE, max_length: int | None = None
@@ -159,10 +174,17 @@ class SparseEncoder:
             raise UsageError("encoder: one string is given: a list of texts is expected; put it into a list")
         if batch_size < 1:
             raise UsageError(f"encoder: batch size {batch_size}: at least 1 is needed")
-        tokenised = self.tokenization.token_ids(texts, side, max_length)
-        if side == "query" and self.checkpoint.query_term_weights is not None:
-            return self._weighed(tokenised, self.checkpoint.query_term_weights).top_k(self.spec.query_top_k)
-        return self._modelled(tokenised, batch_size, self.spec.top_k(side))
+        table = self.checkpoint.query_term_weights if side == "query" else None
+
+        def encode() -> SparseVectors:
+            tokenised = self.tokenization.token_ids(texts, side, max_length)
+            if table is not None:
+                return self._weighed(tokenised, table).top_k(self.spec.query_top_k)
+            return self._modelled(tokenised, batch_size, self.spec.top_k(side))
+
+        if side == "query" and table is None and len(texts) == 1 and isinstance(texts[0], str):
+            return self.query_cache.vector(texts[0], max_length, encode)
+        return encode()
 
     def _weighed(self, tokenised: list[TokenizedText], table: NDArray[np.float32]) -> SparseVectors:
         """Weight the terms that queries contain from the table, without a model."""
@@ -179,20 +201,48 @@ class SparseEncoder:
         filled = [number for number, text in enumerate(tokenised) if text.ids]
         filled.sort(key=lambda number: -len(tokenised[number].ids))
         size = self.checkpoint.vocabulary_size
-        parts = [
-            self._forward([tokenised[number] for number in numbers], top_k)
-            for numbers in batches_of(filled, [len(text.ids) for text in tokenised], batch_size)
-        ]
+        parts = list(self._encoded_batches([tokenised[number] for number in filled], batch_size, top_k))
         parts.append(SparseVectors.empty(1, size))  # the row of all texts without content
         place = np.full(len(tokenised), len(filled), dtype=np.int64)
         place[filled] = np.arange(len(filled))
         return SparseVectors.concatenate(parts)[place]
+
+    def _encoded_batches(
+        self, texts: list[TokenizedText], batch_size: int, top_k: int | None
+    ) -> Iterator[SparseVectors]:
+        """Encode texts, the longest first, in batches that fit: one that is too large for the memory is halved.
+
+        So are all later ones of this encoder.
+        """
+        start = 0
+        while start < len(texts):
+            longest = len(texts[start].ids)
+            batch = texts[start : start + batch_length(longest, batch_size, self._batch_tokens)]
+            try:
+                yield self._forward(batch, top_k)
+                start += len(batch)
+            except OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise
+                self._batch_tokens = len(batch) * longest // 2
+                _logger.warning("%s; going on with %s tokens in a batch", str(error).split(";")[0], self._batch_tokens)
 
     def _forward(self, texts: list[TokenizedText], top_k: int | None) -> SparseVectors:
         """Encode one batch, one thread at a time."""
         engine = self.engine
         with self._forward_lock:
             return engine.encode(texts, top_k)
+
+
+def batch_length(longest: int, batch_size: int, batch_tokens: int) -> int:
+    """Return how many texts of at most `longest` tokens a batch takes.
+
+    Args:
+        longest: Tokens of the longest; the others are padded to it.
+        batch_size: Most texts of a batch.
+        batch_tokens: Most padded tokens of a batch that has more than one text.
+    """
+    return max(1, min(batch_size, batch_tokens // longest))
 
 
 def batches_of(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:
@@ -205,6 +255,6 @@ def batches_of(order: list[int], lengths: list[int], batch_size: int) -> Iterato
     """
     start = 0
     while start < len(order):
-        size = max(1, min(batch_size, BATCH_TOKENS // lengths[order[start]]))
+        size = batch_length(lengths[order[start]], batch_size, BATCH_TOKENS)
         yield order[start : start + size]
         start += size

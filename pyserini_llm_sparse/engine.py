@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from scipy.sparse import csr_array
 
-from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.errors import DataError, OutOfMemoryError
 from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
 from pyserini_llm_sparse.vectors import SparseVectors
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     from pyserini_llm_sparse.checkpoint import Checkpoint
+
+
+_NO_MEMORY_ON_CPU = "can't allocate memory"
 
 
 class Engine(Protocol):
@@ -46,7 +49,7 @@ def load_engine(checkpoint: Checkpoint, tokenization: Tokenization) -> Engine:
     if checkpoint.export is not None:
         from pyserini_llm_sparse.onnx.session import OnnxEngine
 
-        return OnnxEngine(checkpoint.folder, checkpoint.export, checkpoint.threads)
+        return OnnxEngine(checkpoint.folder, checkpoint.export, checkpoint.threads, checkpoint.device)
     return TorchEngine(checkpoint, tokenization)
 
 
@@ -73,15 +76,17 @@ class TorchEngine:
         """Encode one batch; see `Engine`.
 
         Raises:
-            ResourceError: The device has not enough memory.
+            OutOfMemoryError: The device has not enough memory.
         """
         import torch
 
         try:
             with torch.inference_mode():
                 return self._encode(texts, top_k)
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
+        except RuntimeError as error:
+            if not (isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY_ON_CPU in str(error)):
+                raise
+            raise OutOfMemoryError(
                 f"{self._backbone.device}: out of memory with {len(texts)} texts of up to {len(texts[0].ids)} tokens; "
                 "lower the batch size, or use dtype bfloat16"
             ) from error

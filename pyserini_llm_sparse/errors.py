@@ -41,6 +41,10 @@ class ResourceError(LlmSparseError):
     exit_code = 4
 
 
+class OutOfMemoryError(ResourceError):
+    """A batch does not fit into memory; a smaller one may."""
+
+
 class DataError(LlmSparseError):
     """A record, a file or a checkpoint holds something that cannot be used."""
 

@@ -19,7 +19,7 @@ from tests.checkpoints import checkpoint
 for _package in ("onnx", "onnxruntime"):
     pytest.importorskip(_package, reason=f"{_package} is not installed: pip install 'pyserini-llm-sparse[onnx]'")
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")  # bf16 needs a GPU
 TERMS_PER_BLOCK = 128  # of the small vocabularies: several blocks, the last of another size
 EVERYTHING: dict[str, Any] = {"query_top_k": None, "document_top_k": None}
 

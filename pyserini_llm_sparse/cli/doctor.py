@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
 NAME = "doctor"
 EXAMPLES = ("doctor", "doctor --encoder my-model --json")
 
+ONNX_RUNTIME = "ONNX Runtime"
 DISABLE = "PYSERINI_LLM_SPARSE_DISABLE"
 OPTIONAL_PACKAGES = {
     "ir_datasets": "irds: corpora and topics; [eval]",
@@ -80,7 +81,7 @@ def run_checks(encoder: str) -> Iterator[Check]:
         ("Pyserini", _pyserini),
         ("torch", _torch),
         ("transformers", _transformers),
-        ("ONNX Runtime", _onnx),
+        (ONNX_RUNTIME, _onnx),
         ("model cache", _cache),
         ("encoder", lambda: _encoder(encoder)),
     ]
@@ -155,13 +156,36 @@ def _transformers() -> Check:
 
 
 def _onnx() -> Check:
-    try:
-        import onnxruntime
-    except ImportError:
+    from pyserini_llm_sparse.onnx import providers
+
+    distributions = providers.installed_runtimes()
+    if not distributions:
         remedy = "only for ONNX exports: pip install 'pyserini-llm-sparse[onnx]'"
-        return Check("ONNX Runtime", "--", "not installed", remedy)
-    providers = ", ".join(onnxruntime.get_available_providers())
-    return Check("ONNX Runtime", "OK", f"{onnxruntime.__version__}, providers {providers}")
+        return Check(ONNX_RUNTIME, "--", "not installed", remedy)
+    version = metadata.version(distributions[0])
+    problem = None if providers.missing_driver() else providers.cuda_problem()
+    return judge_onnx(distributions, version, providers.available_providers(), problem)
+
+
+def judge_onnx(
+    distributions: Sequence[str], version: str, providers: Sequence[str], cuda: tuple[str, str] | None
+) -> Check:
+    """Return the line about ONNX Runtime.
+
+    Args:
+        distributions: The installed packages that are ONNX Runtime.
+        version: Of the first.
+        providers: What the one that is imported can compute with.
+        cuda: On a machine with a GPU, why it cannot compute there, and what to do.
+    """
+    found = f"{version} of {' and '.join(distributions)}, providers {', '.join(providers) or 'none'}"
+    if cuda is not None:
+        return Check(ONNX_RUNTIME, "--", f"{found}; not on the GPU: {cuda[0]}", f"for exports on the GPU: {cuda[1]}")
+    if len(distributions) > 1 or not providers:
+        why = "installed over each other" if len(distributions) > 1 else "damaged: another of its packages was removed"
+        remedy = f"pip uninstall -y {' '.join(distributions)}, then pip install one: onnxruntime, or onnxruntime-gpu"
+        return Check(ONNX_RUNTIME, "--", f"{found}; {why}", remedy)
+    return Check(ONNX_RUNTIME, "OK", found)
 
 
 def _cache() -> Check:

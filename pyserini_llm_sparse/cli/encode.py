@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +23,7 @@ NAME = "encode"
 EXAMPLES = (
     "encode --corpus corpus.jsonl --output vectors",
     "encode --corpus beir/scifact --output vectors --encoder my-model --on-error skip",
+    "encode --corpus collection.tsv.gz --output vectors --device cuda:0,cuda:1",
     "encode --corpus collection.tsv.gz --output vectors --shard-id 0 --shard-num 4 --device cuda:0",
 )
 
@@ -49,7 +52,10 @@ def command(
     max_active_terms: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Most terms of a document, the heaviest.")
     ] = None,
-    device: options.Device = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where the model runs; several, as cuda:0,cuda:1 or cuda:all, with a process for each."),
+    ] = None,
     dtype: options.DType = None,
     precision: options.Precision = None,
     threads: options.Threads = None,
@@ -72,23 +78,25 @@ def command(
     """
     from pyserini_llm_sparse.formats.corpus import count_records
     from pyserini_llm_sparse.jobs import encode_corpus
+    from pyserini_llm_sparse.jobs.devices import devices_of, encode_on_devices
 
     if shard_id >= shard_num:
         raise UsageError(f"--shard-id {shard_id}: there are {shard_num} shards, counted from 0; choose a smaller one")
-    loaded = options.load_encoder(
-        encoder,
-        device,
-        dtype,
-        threads,
-        precision=precision,
-        document_max_length=max_length,
-        document_top_k=max_active_terms,
-    )
+    devices = devices_of(device)
+    if devices and shard_num > 1:
+        raise UsageError(f"--shard-num {shard_num}: each device is a shard already; leave it out, or name one --device")
+    chosen = {"precision": precision, "document_max_length": max_length, "document_top_k": max_active_terms}
+    run: Callable[..., EncodeReport]
+    if devices:
+        loading = options.given({**chosen, "dtype": dtype, "threads": threads})
+        run = partial(encode_on_devices, encoder, devices, loading=loading)
+    else:
+        loaded = options.load_encoder(encoder, device, dtype, threads, **chosen)
+        run = partial(encode_corpus, loaded, shard_id=shard_id, shard_num=shard_num)
     with progress_bar(lambda: count_records(corpus), "documents") as progress:
-        report = encode_corpus(
-            loaded, corpus, output, fields=_names(fields), batch_size=batch_size, shard_id=shard_id,
-            shard_num=shard_num, on_error=on_error.value, overwrite=overwrite, contents=contents,
-            window_size=window_size, progress=progress,
+        report = run(
+            corpus, output, fields=_names(fields), batch_size=batch_size, on_error=on_error.value, contents=contents,
+            window_size=window_size, overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if as_json:
         print_json(asdict(report))

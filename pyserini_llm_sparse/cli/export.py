@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,36 +20,53 @@ EXAMPLES = (
 )
 
 
+class BuilderOption(StrEnum):
+    """Who builds the graph up to the hidden states."""
+
+    auto = "auto"
+    fused = "fused"
+    torch = "torch"
+    optimum = "optimum"
+
+
 def command(
     output: Annotated[Path, typer.Option(help="Folder for the export; any --encoder takes it.")],
     model: options.Encoder = KEYWORD,
     precision: Annotated[
-        options.PrecisionOption, typer.Option(help="fp32 is as exact as torch; int8 is smaller and faster.")
+        options.PrecisionOption,
+        typer.Option(help="fp32 is as exact as torch; int8 is the fastest on a CPU, fp16 on CUDA."),
     ] = options.PrecisionOption.fp32,
+    builder: Annotated[
+        BuilderOption,
+        typer.Option(help="fused is the fastest; torch's exporter takes other models; auto gives way to it."),
+    ] = BuilderOption.auto,
+    optimum: Annotated[
+        Path | None, typer.Option(help="What optimum-cli export onnx wrote for the model, perhaps elsewhere.")
+    ] = None,
     corpus: Annotated[
         str | None, typer.Option(help="A corpus whose first 64 documents are compared; by default texts of our own.")
     ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Export a model to ONNX, for ONNX Runtime on a CPU.
+    """Export a model to ONNX, for ONNX Runtime.
 
     The export is compared with the torch model on sample texts; one that differs by more than it may is not kept
     (exit code 6). What was measured is in report.json beside it.
     """
     from pyserini_llm_sparse.onnx.export import export_model
+    from pyserini_llm_sparse.onnx.formats import in_words
 
-    report = export_model(model, output, precision=precision.value, corpus=corpus, overwrite=overwrite, note=say)
+    report = export_model(
+        model, output, precision=precision.value, builder=builder.value, optimum=optimum, corpus=corpus,
+        overwrite=overwrite, note=say,
+    )  # fmt: skip
     if as_json:
         print_json(asdict(report))
     measured = report.measured
     kept, correlation = 1 - measured["lost_top_terms"], 1 - measured["lost_rank_correlation"]
-    say(f"{output}: {report.precision}, {report.bytes / 1e6:,.1f} MB{_parts(report.quantised)}")
+    say(f"{output}: {report.precision}, {report.bytes / 1e6:,.1f} MB; {in_words(report.formats)}")
     say(
         f"{output}: {kept:.1%} of the top terms are torch's, the largest difference of a weight is "
         f"{measured['weight_error']:.2g}, the rank correlation of scores {correlation:.4f}"
     )
-
-
-def _parts(quantised: tuple[str, ...]) -> str:
-    return f"; in int8: {', '.join(quantised).replace('_', '-')}" if quantised else ""

@@ -14,7 +14,10 @@ class PrecisionOption(StrEnum):
     """Number format of an ONNX export's products."""
 
     fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
     int8 = "int8"
+    int4 = "int4"
 
 
 Encoder = Annotated[
@@ -27,7 +30,7 @@ Device = Annotated[str | None, typer.Option(help="Where the model runs, such as 
 DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default what suits the device.")]
 Precision = Annotated[
     PrecisionOption | None,
-    typer.Option(help="Compute with ONNX Runtime on the CPU in this precision; the model is exported at first use."),
+    typer.Option(help="Compute with ONNX Runtime in this precision; the model is exported at first use."),
 ]
 BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Texts computed together.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads; by default all cores.")]
@@ -43,5 +46,9 @@ def load_encoder(name: str, device: str | None, dtype: str | None, threads: int 
     """
     from pyserini_llm_sparse.encoder import SparseEncoder
 
-    given = {field: value for field, value in overrides.items() if value is not None}
-    return SparseEncoder.load(name, device=device, dtype=dtype, threads=threads, **given)
+    return SparseEncoder.load(name, device=device, dtype=dtype, threads=threads, **given(overrides))
+
+
+def given(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given a value."""
+    return {name: value for name, value in overrides.items() if value is not None}

@@ -68,6 +68,7 @@ def encode_corpus(
     contents: bool = False,
     window_size: int = WINDOW_SIZE,
     progress: Progress | None = None,
+    others: bool = True,
 ) -> EncodeReport:
     """Encode a corpus to a folder in Anserini's ``JsonVectorCollection`` format, or continue doing so.
 
@@ -88,6 +89,7 @@ def encode_corpus(
         contents: Also write the text itself, as Pyserini does; Anserini does not need it.
         window_size: Most records in a part of the output; very long ones fill it earlier.
         progress: Told about records as they are done.
+        others: Whether progress counts the records of other shards, too.
 
     Raises:
         UsageError: The arguments or the output folder are unfit.
@@ -114,7 +116,7 @@ def encode_corpus(
         return _report(state, manifest, 0, 0.0)
     state.open(identity, overwrite)
     try:
-        job = _Job(encoder, state, identity, batch_size, contents, progress or (lambda count, now: None))
+        job = _Job(encoder, state, identity, batch_size, contents, progress or (lambda count, now: None), others)
         source = ReadAhead(windows(read_corpus(corpus, fields), window_size), _READ_AHEAD)
         try:
             window_count = job.run(corpus, source, (shard_id, shard_num), on_error)
@@ -154,7 +156,7 @@ class _Job:
 
     def __init__(
         self, encoder: SparseEncoder, state: JobState, identity: JobIdentity, batch_size: int, contents: bool,
-        progress: Progress,
+        progress: Progress, others: bool,
     ) -> None:  # fmt: skip
         self.encoded = 0
         self._encoder = encoder
@@ -163,6 +165,7 @@ class _Job:
         self._batch_size = batch_size
         self._contents = contents
         self._progress = progress
+        self._others = others
         self._started: float | None = None
 
     @property
@@ -177,11 +180,12 @@ class _Job:
         with WriteBehind(self._write, _WRITE_BEHIND) as writer:
             for window in source:
                 count += 1
+                own = window.index % shard[1] == shard[0]
                 if part := done.get(window.index):
                     self._require_unchanged(window, part)
-                    self._progress(len(window), False)
-                elif window.index % shard[1] != shard[0]:
-                    self._progress(len(window), False)
+                if part or not own:
+                    if own or self._others:
+                        self._progress(len(window), False)
                 else:
                     if window.rejected and on_error == "fail":
                         raise window.rejected[0].error()

@@ -118,18 +118,31 @@ class JobState:
         with disk_errors(self.folder):
             self.output.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(
-                f"{self.output}: another process is writing it: {self._lock.lock_file} is locked; wait for it, or "
-                "choose another --output"
-            ) from error
+        self._acquire(self._lock)
         try:
             self._take_over(identity, overwrite)
         except BaseException:
             self.close()
             raise
+
+    def start_again(self) -> None:
+        """Remove what the output holds, before several processes write it anew.
+
+        Raises:
+            RunError: A process is writing it.
+            UsageError: The output folder holds files that no such job made.
+        """
+        self._refuse_foreign_files()
+        locks = [FileLock(path) for path in self.folder.glob("shard-*.lock")]
+        try:
+            for lock in locks:
+                self._acquire(lock)
+            if self.output.is_dir():
+                self._remove_results()
+        finally:
+            for lock in locks:
+                lock.release()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _take_over(self, identity: JobIdentity, overwrite: bool) -> None:
         """With the lock held: remove what a killed process left unfinished, and read what it finished."""
@@ -141,6 +154,15 @@ class JobState:
                 self._remove_results()
             self._join(identity)
         self.parts = {part.window: part for part in self._recorded() if self._intact(part)}
+
+    def _acquire(self, lock: FileLock) -> None:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(
+                f"{self.output}: another process is writing it: {lock.lock_file} is locked; wait for it, or choose "
+                "another --output"
+            ) from error
 
     def close(self) -> None:
         """Give the lock back and remove unfinished files of this shard."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.onnx.description import FIELDS_IN_GRAPH, read_description
+from pyserini_llm_sparse.onnx.providers import device_number, require_cuda
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.checkpoint import Checkpoint
@@ -43,14 +44,16 @@ def cached_export(checkpoint: Checkpoint) -> Checkpoint:
 
     precision = checkpoint.onnx_precision
     assert precision is not None
+    if (number := device_number(checkpoint.export_device or "cpu")) is not None:
+        require_cuda(number)  # before minutes are spent on an export
     in_graph = [getattr(checkpoint.spec, name) for name in ("model_fingerprint", *FIELDS_IN_GRAPH)]
     key = hashlib.sha256(f"{__version__} {in_graph}".encode()).hexdigest()
     folder = cache_folder() / "exports" / f"{checkpoint.folder.name}-{precision}-{key[:16]}"
     if (found := read_description(folder)) is None:
         _logger.warning("%s: precision %s: exporting to %s, once", checkpoint.folder, precision, folder)
-        reference = SparseEncoder(replace(checkpoint, onnx_precision=None, dtype="float32"))
+        reference = SparseEncoder(replace(checkpoint, onnx_precision=None, dtype="float32", device="cpu"))
         try:
-            export_encoder(reference, folder, precision=precision, model=str(checkpoint.folder))
+            export_encoder(reference, folder, precision=precision, model=str(checkpoint.folder), note=_logger.warning)
         except UsageError:
             if read_description(folder) is None:  # else another process was faster
                 raise

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyserini_llm_sparse.backbone import Backbone
-from pyserini_llm_sparse.onnx.products import as_quantised
+from pyserini_llm_sparse.onnx.quantised import as_quantised
 from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
 
 CHANNELS_PER_COPY = 16  # that many channels of the hidden states for each further one
@@ -70,13 +70,14 @@ def calibrate_head(
         allowed: bool ``[vocabulary]``, true for ids that may become terms.
     """
     pooled = [_pooled_states(backbone, tokenization, text) for text in texts]
-    weight = backbone.head_weight
+    weight, bias = backbone.head_weight, 0 if backbone.head_bias is None else backbone.head_bias
     largest = torch.stack([states.abs().amax(0) for states in pooled]).amax(0)
     channels = balanced_channels(largest, weight.abs().amax(0))
     narrow = as_quantised(channels.of_weight(weight))
     missed = []
     for states in pooled:
-        exact, found = (states @ weight.T).amax(0), (as_quantised(channels.of_hidden(states)) @ narrow.T).amax(0)
+        exact = (states @ weight.T).amax(0) + bias
+        found = (as_quantised(channels.of_hidden(states).view(1, -1)).view(len(states), -1) @ narrow.T).amax(0) + bias
         missed.append((-found)[(exact > 0) & allowed].clamp(min=0))
     below = torch.cat(missed).sort().values
     # torch.quantile takes no more than 16 million values

@@ -39,7 +39,8 @@ class Layer:
         key_norm: The same of each key head.
         attention_output: The projection of what attention returns.
         feed_forward_norm: Weight ``[hidden]`` of the RMS norm before the feed-forward network.
-        gate_up: Its two first projections as one, the gate first.
+        gate: The first projection of that network, whose activation multiplies the second.
+        up: Its second projection.
         down: Its last projection.
     """
 
@@ -49,7 +50,8 @@ class Layer:
     key_norm: Tensor | None
     attention_output: Linear
     feed_forward_norm: Tensor
-    gate_up: Linear
+    gate: Linear
+    up: Linear
     down: Linear
 
 
@@ -60,6 +62,7 @@ class Decoder:
     Attributes:
         embedding: ``[vocabulary, hidden]``.
         head: The output embedding, ``[vocabulary, hidden]``; the same memory where the two are tied.
+        head_bias: The output layer's bias ``[vocabulary]``, or None.
         final_norm: Weight ``[hidden]`` of the RMS norm after the last layer.
         epsilon: What the RMS norms add to the mean square.
         heads: Number of query heads.
@@ -73,6 +76,7 @@ class Decoder:
 
     embedding: Tensor
     head: Tensor
+    head_bias: Tensor | None
     final_norm: Tensor
     epsilon: float
     heads: int
@@ -100,9 +104,20 @@ class Decoder:
                 key_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
                 attention_output=_joined(attention.o_proj),
                 feed_forward_norm=layer.post_attention_layernorm.weight,
-                gate_up=_joined(network.gate_proj, network.up_proj),
+                gate=_joined(network.gate_proj),
+                up=_joined(network.up_proj),
                 down=_joined(network.down_proj),
             )
+
+    def inputs_of_products(self) -> Iterator[dict[str, torch.nn.Module]]:
+        """Yield of each layer a module that takes what its products take, by what that is."""
+        for layer in self._layers:
+            yield {
+                "attention_input": layer.self_attn.q_proj,
+                "attended": layer.self_attn.o_proj,
+                "feed_forward_input": layer.mlp.gate_proj,
+                "activated": layer.mlp.down_proj,
+            }
 
 
 @torch.no_grad()
@@ -120,7 +135,7 @@ def read_decoder(backbone: Backbone, spec: EncodingSpec) -> Decoder:
     config, body = model.config, model.base_model
     _require_known_shape(backbone, config)
     attention = body.layers[0].self_attn
-    positions = _positions(config, spec)
+    positions = _positions(backbone, spec)
     cosines, sines = body.rotary_emb(body.embed_tokens.weight[:1], torch.arange(positions)[None])
     if cosines.shape[-1] != attention.head_dim:
         raise _unsupported(config, f"positions rotate {cosines.shape[-1]} of {attention.head_dim} numbers of a head")
@@ -128,6 +143,7 @@ def read_decoder(backbone: Backbone, spec: EncodingSpec) -> Decoder:
     return Decoder(
         embedding=body.embed_tokens.weight,
         head=backbone.head_weight,
+        head_bias=backbone.head_bias,
         final_norm=body.norm.weight,
         epsilon=float(config.rms_norm_eps),
         heads=int(config.num_attention_heads),
@@ -146,10 +162,7 @@ def _require_known_shape(backbone: Backbone, config: Any) -> None:
         raise _unsupported(config, f"the graph is written for {', '.join(FAMILIES)}")
     if config.hidden_act not in ("silu", "swish"):
         raise _unsupported(config, f"its activation is {config.hidden_act}, not silu")
-    if backbone.head_bias is not None:
-        raise _unsupported(config, "its output layer has a bias")
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope in ("dynamic", "longrope"):
+    if rope := rotation_by_length(backbone):
         raise _unsupported(config, f"its rotary positions ({rope}) depend on the length of a text")
     body: Any = backbone.model.base_model
     head_size = body.layers[0].self_attn.head_dim
@@ -157,14 +170,34 @@ def _require_known_shape(backbone: Backbone, config: Any) -> None:
         raise _unsupported(config, f"ONNX Runtime's attention takes no heads of {head_size} numbers")
 
 
-def _positions(config: Any, spec: EncodingSpec) -> int:
+def rotation_by_length(backbone: Backbone) -> str | None:
+    """Return the name of rotary positions that depend on the length of a text; None if the model's do not."""
+    config: Any = backbone.model.config
+    # The second name is transformers 4's.
+    parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = parameters.get("rope_type", "default")
+    return str(kind) if kind in ("dynamic", "longrope") else None
+
+
+def longest_text(spec: EncodingSpec) -> int:
+    """Return the most tokens of a text under a spec, for echo both copies included."""
+    return max(spec.query_max_length, spec.document_max_length) * (2 if spec.attention == "echo" else 1)
+
+
+def most_positions(backbone: Backbone, spec: EncodingSpec) -> int:
+    """Return how many positions an export should have: those of the spec's texts, and the model's within reason."""
+    longest = longest_text(spec)
+    known = getattr(backbone.model.config, "max_position_embeddings", None) or longest
+    return max(longest, min(int(known), ROOM_FOR_LONGER_TEXTS))
+
+
+def _positions(backbone: Backbone, spec: EncodingSpec) -> int:
     """Return for how many positions there is a rotation.
 
     Where a model attends to a window, texts end with the window, within which it attends to all.
     """
-    longest = max(spec.query_max_length, spec.document_max_length) * (2 if spec.attention == "echo" else 1)
-    known = getattr(config, "max_position_embeddings", None) or longest
-    positions = max(longest, min(int(known), ROOM_FOR_LONGER_TEXTS))
+    config: Any = backbone.model.config
+    longest, positions = longest_text(spec), most_positions(backbone, spec)
     window = getattr(config, "sliding_window", None)
     if window is None:
         return positions
@@ -189,4 +222,7 @@ def _bias_or_zeros(layer: Any) -> Tensor:
 
 
 def _unsupported(config: Any, why: str) -> DataError:
-    return DataError(f"{config.model_type}: cannot be exported to ONNX: {why}; encode with the torch model")
+    return DataError(
+        f"{config.model_type}: the fused graph cannot express it: {why}; export with --builder torch, or encode with "
+        "the torch model"
+    )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pyserini_llm_sparse.catalog import read_json
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError, one_line
 from pyserini_llm_sparse.fingerprint import fingerprint
+from pyserini_llm_sparse.onnx.providers import device_number
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
 
@@ -19,9 +20,13 @@ GRAPH_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 REPORT_FILE = "report.json"
 
-Precision = Literal["fp32", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
-Part = Literal["attention", "feed_forward", "head"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
+# The projections before and after attention; the first ones and the last one of the feed-forward network; the
+# vocabulary projection.
+Part = Literal["attention", "feed_forward", "down", "head"]
+# How a part multiplies. In int8 both factors are; in blocks, weights have a scale for a few neighbours.
+NumberFormat = Literal["float32", "float16", "bfloat16", "int8", "int8_blocks", "int4_blocks"]
 # Fields of the encoding spec that the graph computes; all others act before or after it and can be changed by name.
 FIELDS_IN_GRAPH = ("attention", "logit_scale", "excluded_token_ids", "activation")
 
@@ -34,8 +39,8 @@ class ExportDescription(BaseModel):
 
     Attributes:
         version: Version of this format, and of the graph's inputs and outputs.
-        precision: Number format of the products, ``fp32`` or ``int8``.
-        quantised: The parts of the model whose products are in int8; none for ``fp32``.
+        precision: What was asked for.
+        formats: How each part of the model multiplies.
         vocabulary_size: Number of ids that the model has logits for.
         positions: Most tokens of a text, special tokens and for echo both copies included.
         digest: Names the files that the vectors depend on; see `export_digest`.
@@ -45,7 +50,7 @@ class ExportDescription(BaseModel):
 
     version: Literal[1] = 1
     precision: Precision
-    quantised: tuple[Part, ...] = ()
+    formats: dict[Part, NumberFormat]
     vocabulary_size: int = Field(ge=1)
     positions: int = Field(ge=1)
     digest: str
@@ -92,7 +97,7 @@ def known_precision(asked: str) -> Precision:
     for known in PRECISIONS:
         if known == asked:
             return known
-    raise UsageError(f"precision {asked}: unknown; choose {' or '.join(PRECISIONS)}")
+    raise UsageError(f"precision {asked}: unknown; choose {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
 
 
 def asked_precision(
@@ -119,8 +124,7 @@ def asked_precision(
         raise UsageError(
             f"precision {asked} and dtype {dtype}: dtype is for torch, precision for ONNX Runtime; keep one"
         )
-    if device not in (None, "cpu"):
-        raise UsageError(f"precision {asked} on {device}: exports run on the CPU; leave one of the two out")
+    device_number(device or "cpu")
     return precision
 
 

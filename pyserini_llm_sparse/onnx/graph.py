@@ -15,16 +15,22 @@ Outputs, a row's heaviest term first; after the last term of a row come weights 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from pyserini_llm_sparse.backbone import Backbone
+from pyserini_llm_sparse.onnx.builders import Body, Builder
 from pyserini_llm_sparse.onnx.calibration import HeadCalibration
 from pyserini_llm_sparse.onnx.decoder import Decoder, Layer
 from pyserini_llm_sparse.onnx.head import HeadGraph
-from pyserini_llm_sparse.onnx.products import HalfTables, PartProducts, array_of
+from pyserini_llm_sparse.onnx.products import PartProducts, Tables, array_of
+from pyserini_llm_sparse.onnx.smoothing import LayerFactors, smoothed, smoothing_factors
 from pyserini_llm_sparse.onnx.writer import MICROSOFT, GraphWriter
+from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
 
 INPUTS = (
     helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"]),
@@ -42,7 +48,7 @@ OUTPUTS = (
 def write_encoder(
     write: GraphWriter,
     products: PartProducts,
-    decoder: Decoder,
+    body: Body,
     logit_scale: float,
     allowed: NDArray[np.bool_],
     calibration: HeadCalibration | None = None,
@@ -52,21 +58,46 @@ def write_encoder(
     Args:
         write: The graph.
         products: How its parts multiply.
-        decoder: The model's parts.
+        body: The model up to its last hidden states.
         logit_scale: Factor on the logits before the activation.
         allowed: ``[vocabulary]``, true for ids that may become terms.
         calibration: Of a head in int8.
     """
-    # A model that is quantised anywhere keeps its embedding in float16; its head, if that is tied, looks it up as well.
-    tables = HalfTables(write) if products.quantised else None
-    hidden = DecoderGraph(write, products, decoder, tables).hidden()
-    HeadGraph(write, products, tables, logit_scale, calibration).terms(hidden, decoder.head, allowed)
+    tables = Tables(write, products)
+    hidden = body.hidden(write, products, tables)
+    HeadGraph(write, products, tables, logit_scale, calibration).terms(hidden, body.head, allowed, body.head_bias)
+
+
+class FusedBody:
+    """A decoder on ONNX Runtime's fused attention; see `builders.Body`."""
+
+    builder: Builder = "fused"
+
+    def __init__(self, decoder: Decoder) -> None:
+        """Hold the model's parts; `calibrate` adds what products in int8 need."""
+        self._decoder = decoder
+        self._factors: list[LayerFactors] | None = None
+        self.head, self.head_bias, self.positions = decoder.head, decoder.head_bias, decoder.positions
+
+    def hidden(self, write: GraphWriter, products: PartProducts, tables: Tables) -> str:
+        """Add the layers to a graph and return the last hidden states."""
+        return DecoderGraph(write, products, self._decoder, tables).hidden(self._layers())
+
+    def calibrate(self, backbone: Backbone, tokenization: Tokenization, texts: Sequence[TokenizedText]) -> None:
+        """Balance activations and weights by sample texts."""
+        self._factors = smoothing_factors(self._decoder, backbone, tokenization, texts)
+
+    def _layers(self) -> Iterator[Layer]:
+        if self._factors is None:
+            return self._decoder.layers()
+        pairs = zip(self._decoder.layers(), self._factors, strict=True)
+        return (smoothed(layer, factors, self._decoder) for layer, factors in pairs)
 
 
 class DecoderGraph:
     """The layers: token ids to the last hidden states ``[batch, sequence, hidden]``."""
 
-    def __init__(self, write: GraphWriter, products: PartProducts, decoder: Decoder, tables: HalfTables | None) -> None:
+    def __init__(self, write: GraphWriter, products: PartProducts, decoder: Decoder, tables: Tables) -> None:
         self._write = write
         self._products = products
         self._tables = tables
@@ -75,29 +106,26 @@ class DecoderGraph:
         self._sequence = write.value("Cast", length, to=TensorProto.INT32)
         # The operator counts from the last token, as it does with a cache.
         self._last_tokens = write.value("Sub", "lengths", write.constant(1, np.int32))
-        self._cosines = write.weight("cosines", array_of(decoder.cosines))
-        self._sines = write.weight("sines", array_of(decoder.sines))
+        self._cosines = self._weight("cosines", decoder.cosines)
+        self._sines = self._weight("sines", decoder.sines)
 
-    def hidden(self) -> str:
+    def hidden(self, layers: Iterable[Layer]) -> str:
         """Add all layers and the norm behind them."""
         # Each branch is added to the residual and normalised at once, by the norm that comes next.
-        residual, branch = self._embedded(), ""
-        for number, layer in enumerate(self._decoder.layers()):
+        residual, branch = self._tables.rows(self._decoder.embedding, "input_ids"), ""
+        for number, layer in enumerate(layers):
             normed, residual = self._norm(residual, branch, layer.input_norm)
             branch = self._attention(normed, layer, f"layers.{number}")
             normed, residual = self._norm(residual, branch, layer.feed_forward_norm)
             branch = self._feed_forward(normed, layer, f"layers.{number}")
         return self._norm(residual, branch, self._decoder.final_norm)[0]
 
-    def _embedded(self) -> str:
-        table = self._decoder.embedding
-        if self._tables is not None:
-            return self._tables.rows(table, "input_ids")
-        return self._write.value("Gather", self._write.weight("embedding", array_of(table), shared=True), "input_ids")
+    def _weight(self, name: str, weight: torch.Tensor) -> str:
+        return self._write.weight(name, array_of(weight.to(self._products.activations)))
 
     def _norm(self, residual: str, branch: str, weight: torch.Tensor) -> tuple[str, str]:
         """Return the RMS norm of ``residual + branch``, and the sum."""
-        gain = self._write.weight("norm", array_of(weight))
+        gain = self._weight("norm", weight)
         epsilon = self._decoder.epsilon
         if not branch:
             return self._write.value("SimplifiedLayerNormalization", residual, gain, axis=-1, epsilon=epsilon), residual
@@ -126,13 +154,13 @@ class DecoderGraph:
         """Return the RMS norm of each head by itself."""
         write = self._write
         heads = write.value("Reshape", rows, write.constant([0, 0, -1, self._decoder.head_size], np.int64))
-        gain = write.weight("head_norm", array_of(weight))
+        gain = self._weight("head_norm", weight)
         normed = write.value("SimplifiedLayerNormalization", heads, gain, axis=-1, epsilon=self._decoder.epsilon)
         return write.value("Reshape", normed, write.constant([0, 0, -1], np.int64))
 
     def _feed_forward(self, rows: str, layer: Layer, name: str) -> str:
         write = self._write
-        joined = self._products.feed_forward.linear(f"{name}.gate_up", rows, *layer.gate_up)
-        gate, up = write.node("Split", [joined], 2, axis=-1, num_outputs=2)
+        gate = self._products.feed_forward.linear(f"{name}.gate", rows, *layer.gate)
+        up = self._products.feed_forward.linear(f"{name}.up", rows, *layer.up)
         activated = write.value("Mul", gate, write.value("Sigmoid", gate))
-        return self._products.feed_forward.linear(f"{name}.down", write.value("Mul", activated, up), *layer.down)
+        return self._products.down.linear(f"{name}.down", write.value("Mul", activated, up), *layer.down)

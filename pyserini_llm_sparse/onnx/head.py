@@ -14,7 +14,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from pyserini_llm_sparse.onnx.calibration import HeadCalibration
-from pyserini_llm_sparse.onnx.products import HalfTables, PartProducts, array_of
+from pyserini_llm_sparse.onnx.products import PartProducts, Tables, array_of
 from pyserini_llm_sparse.onnx.writer import MICROSOFT, GraphWriter
 
 TERMS_PER_BLOCK = 4096  # of the vocabulary projection; 16,384 tokens then take 268 MB at a time
@@ -29,7 +29,7 @@ class HeadGraph:
         self,
         write: GraphWriter,
         products: PartProducts,
-        tables: HalfTables | None,
+        tables: Tables,
         logit_scale: float,
         calibration: HeadCalibration | None,
     ) -> None:
@@ -38,32 +38,35 @@ class HeadGraph:
         Args:
             write: The graph.
             products: How its parts multiply.
-            tables: Tables in float16, among them the output embedding; None if nothing is quantised.
+            tables: The embeddings, among them the output embedding.
             logit_scale: Factor on the logits before the activation.
-            calibration: Of a head in int8; None in float32.
+            calibration: Of a head in int8; else None.
         """
         self._write = write
         self._products = products.head
         self._tables = tables
         self._logit_scale = logit_scale
         self._calibration = calibration
+        self._bias = ""
 
-    def terms(self, hidden: str, weight: Tensor, allowed: NDArray[np.bool_]) -> None:
+    def terms(self, hidden: str, weight: Tensor, allowed: NDArray[np.bool_], bias: Tensor | None = None) -> None:
         """Add the head and with it the graph's outputs.
 
         Args:
             hidden: Value ``[batch, sequence, hidden]``.
             weight: The output embedding, ``[vocabulary, hidden]``.
             allowed: ``[vocabulary]``, true for ids that may become terms.
+            bias: The output layer's, ``[vocabulary]``.
         """
         write = self._write
+        self._bias = "" if bias is None else write.weight("head.bias", array_of(bias))
         pooled = self._pooled(hidden)
         never = write.constant(-np.inf, np.float32)
         logits = write.value("Where", write.weight("allowed", allowed), self._largest_logits(pooled, weight), never)
-        if self._calibration is None or self._tables is None:
+        if self._calibration is None:
             values, ids = self._heaviest(logits, "k")
         else:
-            logits, candidates = self._rescored(logits, pooled, weight, self._tables, self._calibration.margin)
+            logits, candidates = self._rescored(logits, pooled, weight, self._calibration.margin)
             values, places = self._heaviest(logits, "k")
             ids = write.value("GatherElements", candidates, places, axis=1)
         # The activation does not change the order, so it comes last, for the terms that stay.
@@ -97,23 +100,29 @@ class HeadGraph:
         if channels is not None:
             taken = write.value("Gather", pooled, write.weight("channels", array_of(channels.sources)), axis=2)
             pooled = write.value("Mul", taken, write.weight("factors", array_of(channels.hidden_factors)))
+        # In a floating-point format a tied embedding is not written again.
+        whole = self._tables.stored(weight) if channels is None else weight
         blocks = []
         for start in range(0, len(weight), TERMS_PER_BLOCK):
-            block = weight[start : start + TERMS_PER_BLOCK]
-            logits = self._products.linear("head", pooled, block if channels is None else channels.of_weight(block))
-            blocks.append(write.value("ReduceMax", logits, write.constant([1], np.int64), keepdims=0))
+            block = whole[start : start + TERMS_PER_BLOCK]
+            block = block if channels is None else channels.of_weight(block)
+            blocks.append(self._products.largest("head", pooled, block))
         largest = blocks[0] if len(blocks) == 1 else write.value("Concat", *blocks, axis=1)
+        if self._bias:  # the same at all positions: the maximum does not move
+            largest = write.value("Add", largest, self._bias)
         # What is no number would be dropped as if it were negative; as infinity it is seen, and refused.
         return write.value("Where", write.value("IsNaN", largest), write.constant(np.inf, np.float32), largest)
 
-    def _rescored(self, logits: str, pooled: str, weight: Tensor, tables: HalfTables, margin: float) -> tuple[str, str]:
+    def _rescored(self, logits: str, pooled: str, weight: Tensor, margin: float) -> tuple[str, str]:
         """Return exact logits of the candidates and their ids, both ``[batch, candidates]``."""
         write = self._write
         twice = write.value("Mul", "k", write.constant([CANDIDATES], np.int64))
         wanted = write.value("Add", twice, write.constant([MORE_CANDIDATES], np.int64))
         values, ids = self._heaviest(logits, wanted, margin)
-        products = write.value("FusedMatMul", tables.rows(weight, ids), pooled, domain=MICROSOFT, transB=1)
+        products = write.value("FusedMatMul", self._tables.rows(weight, ids), pooled, domain=MICROSOFT, transB=1)
         exact = write.value("ReduceMax", products, write.constant([2], np.int64), keepdims=0)
+        if self._bias:
+            exact = write.value("Add", exact, write.value("Gather", self._bias, ids))
         # Beyond its own candidates a text has others where its neighbours have more: they must not count.
         own = write.value("Greater", values, write.constant(-margin, np.float32))
         return write.value("Where", own, exact, write.constant(-np.inf, np.float32)), ids

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pyserini_llm_sparse.cores import allowed_cores
 from pyserini_llm_sparse.errors import (
     DataError,
+    OutOfMemoryError,
     PrerequisiteError,
     ResourceError,
     RunError,
@@ -20,43 +24,92 @@ from pyserini_llm_sparse.errors import (
     require_version,
 )
 from pyserini_llm_sparse.onnx.description import GRAPH_FILE, ExportDescription
+from pyserini_llm_sparse.onnx.providers import (
+    CPU_PROVIDER,
+    CUDA_PRECISIONS,
+    CUDA_PROVIDER,
+    available_providers,
+    device_number,
+    export_device,
+    installed_runtimes,
+    provider_options,
+    require_cuda,
+)
 from pyserini_llm_sparse.tokenization import TokenizedText
 from pyserini_llm_sparse.vectors import SparseVectors
 
-PROVIDER = "CPUExecutionProvider"
 LEAST_VERSION = (1, 30)  # the first whose attention goes both ways
+OUTPUTS = ("term_ids", "weights")
 _SILENT = 4  # errors come as exceptions; the library would print them as well
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad allocation", "bad_alloc", "ALLOC_FAILED")
+
+_logger = logging.getLogger("pyserini_llm_sparse")
 
 
 class OnnxEngine:
-    """Computes vectors with ONNX Runtime on the CPU. Batches are padded on the right, as the graph needs it."""
+    """Computes vectors with ONNX Runtime. Batches are padded on the right, as the graph needs it.
 
-    def __init__(self, folder: Path, description: ExportDescription, threads: int | None = None) -> None:
+    Attributes:
+        session: The library's session.
+    """
+
+    def __init__(
+        self, folder: Path, description: ExportDescription, threads: int | None = None, device: str | None = None
+    ) -> None:
         """Open a session.
 
         Args:
             folder: The export's directory.
             description: What it says about itself.
-            threads: CPU threads; by default as many as OMP_NUM_THREADS says, which torch, too, obeys, else all cores.
+            threads: CPU threads; see `cpu_threads`.
+            device: ``cpu``, ``cuda`` or ``cuda:NUMBER``; by default as `export_device` chooses.
 
         Raises:
-            PrerequisiteError: onnxruntime is missing, too old, or has no provider for the CPU.
+            PrerequisiteError: onnxruntime is missing, too old, or cannot use the device.
             ResourceError: The graph does not fit into memory.
             DataError: The graph cannot be loaded.
         """
         runtime = require_runtime()
         self._folder = folder
         self._description = description
+        self._number = device_number(export_device(device, description.precision))
+        if self._number is not None:
+            require_cuda(self._number)
+            if description.precision not in CUDA_PRECISIONS:
+                _logger.warning(
+                    "%s: %s on cuda: what has no kernels there is computed on the CPU, with copies to and fro; an "
+                    "export in fp16 is faster", folder, description.precision,
+                )  # fmt: skip
+        self.session = self._opened(runtime, cpu_threads(threads))
+
+    def _opened(self, runtime: ModuleType, threads: int) -> Any:
         options = runtime.SessionOptions()
         options.log_severity_level = _SILENT
-        options.intra_op_num_threads = threads or _threads_of_environment()
+        options.intra_op_num_threads = threads
+        # Threads that wait for each other sleep, as those of torch do here: while they spin, they take the cores from
+        # the threads that tokenise and write, and from other processes.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A plan for each shape of a batch would keep the memory of most shapes that ever came.
+        options.enable_mem_pattern = False
         try:
-            self._session = runtime.InferenceSession(folder / GRAPH_FILE, options, providers=[PROVIDER])
-        except MemoryError as error:
-            raise ResourceError(f"{folder}: does not fit into memory; export it with --precision int8") from error
+            session = runtime.InferenceSession(
+                self._folder / GRAPH_FILE, options, providers=provider_options(self._number), enable_fallback=0
+            )
         except Exception as error:  # the library's exceptions have no common base
-            raise DataError(f"{folder}: ONNX Runtime {runtime.__version__} cannot load the graph: {one_line(error)}; "
-                            "export the model again") from error  # fmt: skip
+            if _is_out_of_memory(error):
+                raise ResourceError(
+                    f"{self._folder}: does not fit into memory; export it with --precision int8"
+                ) from error
+            raise DataError(
+                f"{self._folder}: ONNX Runtime {runtime.__version__} cannot load the graph: {one_line(error)}; "
+                "export the model again"
+            ) from error
+        if self._number is not None and CUDA_PROVIDER not in session.get_providers():
+            raise PrerequisiteError(
+                f"{self._folder}: device cuda:{self._number}: ONNX Runtime opened the graph without CUDA; "
+                "`doctor` says what is missing, or use device cpu"
+            )
+        return session
 
     def encode(self, texts: Sequence[TokenizedText], top_k: int | None) -> SparseVectors:
         """Encode one batch; see `Engine`.
@@ -64,16 +117,23 @@ class OnnxEngine:
         Raises:
             UsageError: A text is longer than the graph has positions.
             DataError: A weight is not finite.
-            RunError: ONNX Runtime failed, such as for want of memory.
+            OutOfMemoryError: There is not enough memory.
+            RunError: ONNX Runtime failed.
         """
         size = self._description.vocabulary_size
         inputs = {**padded(texts, self._description.positions), "k": np.array([min(top_k or size, size)])}
         try:
-            ids, weights = self._session.run(["term_ids", "weights"], inputs)
+            if self._number is None:
+                ids, weights = self.session.run(OUTPUTS, inputs)
+            else:
+                ids, weights = run_bound(self.session, inputs)
         except Exception as error:  # the library's exceptions have no common base
+            batch = f"{len(texts)} texts of up to {len(texts[0].ids)} tokens"
+            if _is_out_of_memory(error):
+                raise OutOfMemoryError(f"{self._folder}: out of memory with {batch}; lower the batch size") from error
             raise RunError(
-                f"{self._folder}: ONNX Runtime failed with {len(texts)} texts of up to {len(texts[0].ids)} tokens: "
-                f"{one_line(error)}; lower the batch size if memory is short"
+                f"{self._folder}: ONNX Runtime failed with {batch}: {one_line(error)}; lower the batch size if memory "
+                "is short"
             ) from error
         if not np.isfinite(weights).all():
             raise DataError(
@@ -81,6 +141,25 @@ class OnnxEngine:
                 "exported from"
             )
         return SparseVectors.from_rows(list(ids), list(weights), size)
+
+
+def run_bound(session: Any, inputs: dict[str, NDArray[np.generic]]) -> list[NDArray[Any]]:
+    """Run a session with its inputs and outputs bound: only the terms that stay come back from the device.
+
+    On the CPU it is what `run` is, without anything gained.
+
+    Args:
+        session: The session.
+        inputs: By name; those that a GPU reads are copied there once, however many nodes take them.
+    """
+    binding = session.io_binding()
+    for name, values in inputs.items():
+        binding.bind_cpu_input(name, values)
+    for name in OUTPUTS:
+        binding.bind_output(name, "cpu")
+    session.run_with_iobinding(binding)
+    outputs: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
+    return outputs
 
 
 def padded(texts: Sequence[TokenizedText], positions: int) -> dict[str, NDArray[np.generic]]:
@@ -112,7 +191,7 @@ def require_runtime() -> ModuleType:
     """Import onnxruntime.
 
     Raises:
-        PrerequisiteError: It is missing, too old, or lacks the provider.
+        PrerequisiteError: It is missing, too old, or damaged.
     """
     try:
         import onnxruntime
@@ -120,18 +199,31 @@ def require_runtime() -> ModuleType:
         raise PrerequisiteError(
             f"onnxruntime: cannot be imported: {one_line(error)}; pip install 'pyserini-llm-sparse[onnx]'"
         ) from error
-    require_version("onnxruntime", onnxruntime.__version__, LEAST_VERSION, "attention in both directions")
-    providers = onnxruntime.get_available_providers()
-    if PROVIDER not in providers:
+    providers = available_providers()
+    if CPU_PROVIDER not in providers:
+        names = " ".join(installed_runtimes()) or "onnxruntime"
         raise PrerequisiteError(
-            f"onnxruntime: has no {PROVIDER}, only {', '.join(providers) or 'none'}: two of its packages may have been "
-            "installed over each other; uninstall all of them, then pip install 'pyserini-llm-sparse[onnx]'"
+            f"onnxruntime: has no {CPU_PROVIDER}, only {', '.join(providers) or 'remains of itself'}: two of its "
+            f"packages may have been installed over each other; pip uninstall -y {names}, then pip install "
+            "'pyserini-llm-sparse[onnx]'"
         )
+    require_version("onnxruntime", onnxruntime.__version__, LEAST_VERSION, "attention in both directions")
     library: ModuleType = onnxruntime
     return library
 
 
-def _threads_of_environment() -> int:
-    """Return what OMP_NUM_THREADS says; 0, the library's word for all cores, if that is nothing."""
+def cpu_threads(asked: int | None) -> int:
+    """Return how many CPU threads a session has; 0, the library's word for one for each physical core, if nothing says.
+
+    Args:
+        asked: What the caller wants; else OMP_NUM_THREADS counts, which torch, too, obeys, and then what the process
+            is allowed to use: the library itself does not look at that.
+    """
+    if asked is not None:
+        return asked
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return int(value) if value.isdigit() else 0
+    return int(value) if value.isdigit() else allowed_cores() or 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)

@@ -58,7 +58,10 @@ class Difference:
 # A weight of 0.01 is one impact at the usual factor of 100.
 BOUNDS: dict[Precision, Difference] = {
     "fp32": Difference(0.001, 0.0001, 0.005, 0.001, 0.001),
-    "int8": Difference(0.5, 0.05, 0.1, 0.05, 0.05),
+    "fp16": Difference(0.1, 0.005, 0.02, 0.005, 0.02),
+    "bf16": Difference(0.5, 0.075, 0.1, 0.05, 0.1),
+    "int8": Difference(1.0, 0.075, 0.1, 0.05, 0.05),
+    "int4": Difference(2.0, 0.3, 0.3, 0.2, 0.05),
 }
 
 

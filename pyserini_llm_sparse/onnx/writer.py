@@ -64,8 +64,24 @@ class GraphWriter:
             **attributes: The operator's attributes.
         """
         name = self._fresh(operator)
-        made = [name] if outputs == 1 else [f"{name}:{number}" for number in range(outputs)]
+        made = _outputs(name, outputs)
         self._nodes.append(helper.make_node(operator, list(inputs), made, name=name, domain=domain, **attributes))
+        return made
+
+    def copied(self, node: onnx.NodeProto, inputs: Sequence[str]) -> list[str]:
+        """Add a node of another graph and return the names of its outputs.
+
+        Args:
+            node: What is copied; all but the names of its values, and what its maker noted beside them.
+            inputs: The values in this graph that it takes.
+        """
+        name = self._fresh(node.op_type)
+        made = _outputs(name, len(node.output))
+        copy = onnx.NodeProto(name=name, op_type=node.op_type, domain=node.domain, attribute=node.attribute)
+        copy.input.extend(inputs)
+        # An output that is left out has no name.
+        copy.output.extend(own if its else "" for own, its in zip(made, node.output, strict=True))
+        self._nodes.append(copy)
         return made
 
     def value(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -94,7 +110,7 @@ class GraphWriter:
         if offset is None:
             self._weights.write(bytes(-self._weights.tell() % ALIGNMENT))
             offset = self._weights.tell()
-            self._weights.write(np.ascontiguousarray(array).data)
+            self._weights.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             if shared:
                 self._shared.append(_Written(array, offset))
         tensor = TensorProto(
@@ -143,3 +159,8 @@ class GraphWriter:
             if inside and array.flags.c_contiguous and array.dtype == written.array.dtype:
                 return written.offset + start - first
         return None
+
+
+def _outputs(name: str, number: int) -> list[str]:
+    """Return the names of a node's outputs."""
+    return [name] if number == 1 else [f"{name}:{place}" for place in range(number)]

@@ -71,7 +71,7 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
     if "--precision" not in parser._option_string_actions:
         parser.add_argument(
             "--precision", action=RememberChoice,
-            help="fp32 or int8: csplade computes with ONNX Runtime on the CPU (pyserini-llm-sparse)",
+            help="such as fp32 or int8: csplade computes with ONNX Runtime (pyserini-llm-sparse)",
         )  # fmt: skip
 
 
@@ -135,11 +135,12 @@ def _document_encoder(encoder: str, given: Any, output: Any) -> Any:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
             raise UsageError(f"pyserini.encode: {options}: without meaning for sparse vectors; leave it out")
     precision = request.chosen.get("precision")
-    device = "cpu" if precision else resolve_device(given.device, backend="torch")  # upstream's default is a GPU
+    # Upstream's default is a GPU, whatever is computed there; an export chooses by its precision.
+    device = None if precision else resolve_device(given.device, backend="torch")
     return CspladeDocumentEncoder(
         encoder,
         device,
-        dtype="float16" if given.fp16 and device != "cpu" else None,
+        dtype="float16" if given.fp16 and device not in (None, "cpu") else None,
         precision=precision,
         max_length=given.max_length,
         fields=given.fields,
@@ -182,7 +183,7 @@ def patch_encode_query(command: dict[str, Any]) -> None:
             )
         given.weight_range = given.quant_range = 1
         precision = request.chosen.get("precision")
-        device = "cpu" if precision else options.get("device") or (arguments[0] if arguments else None)
+        device = None if precision else options.get("device") or (arguments[0] if arguments else None)
         loaded.append(
             CspladeQueryEncoder(encoder, device, prefix=options.get("prefix"), precision=precision, for_file=True)
         )

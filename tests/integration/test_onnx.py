@@ -141,8 +141,11 @@ def test_a_precision_in_the_commands_exports_once(
     ("arguments", "message"),
     [
         (["--precision", "int8", "--dtype", "bfloat16"], "precision int8 and dtype bfloat16"),
-        (["--precision", "int8", "--device", "cuda:0"], "precision int8 on cuda:0"),
-        (["--encoder", f"{checkpoint(MODEL)},precision=int3"], "precision int3: unknown; choose fp32 or int8"),
+        (["--precision", "int8", "--device", "mps"], "device mps: ONNX exports run on cpu, cuda"),
+        (
+            ["--encoder", f"{checkpoint(MODEL)},precision=int3"],
+            "precision int3: unknown; choose fp32, fp16, bf16, int8 or int4",
+        ),
     ],
 )
 def test_a_precision_that_cannot_be_is_one_line(pyserini: Pyserini, arguments: list[str], message: str) -> None:

@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from pyserini_llm_sparse import backbone as backbone_module
-from pyserini_llm_sparse.backbone import Backbone, load_backbone, probe, set_attention
+from pyserini_llm_sparse.backbone import Backbone, load_backbone, load_trainable_backbone, probe, set_attention
 from pyserini_llm_sparse.devices import resolve_device, resolve_dtype
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
 from tests.checkpoints import FAMILIES, causal_model, change_json, checkpoint, copied
@@ -80,9 +80,12 @@ def test_a_loaded_model_is_frozen_and_does_not_drop_out() -> None:
 
 def test_old_transformers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # The object that the module sees: transformers may put another in its own place while it is imported.
-    monkeypatch.setattr(backbone_module.transformers, "__version__", "5.1.0")
-    with pytest.raises(PrerequisiteError, match=r"transformers 5\.1\.0: too old.*5\.2"):
+    monkeypatch.setattr(backbone_module.transformers, "__version__", "4.56.0")
+    with pytest.raises(PrerequisiteError, match=r"transformers 4\.56\.0: too old.*4\.57"):
         load_backbone(checkpoint("llama_causal"), attention="causal")
+    monkeypatch.setattr(backbone_module.transformers, "__version__", "5.1.0")
+    with pytest.raises(PrerequisiteError, match=r"transformers 5\.1\.0: too old: training needs 5\.2"):
+        load_trainable_backbone(checkpoint("llama_causal"), attention="causal")
 
 
 def test_a_body_without_its_output_layer_is_refused() -> None:
@@ -170,4 +173,3 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_loading_draws_no_progress_bar(capfd: pytest.CaptureFixture[str]) -> None:
     load_backbone(checkpoint("llama_causal"), attention="causal")
     assert capfd.readouterr().err == ""
-    assert backbone_module.LEAST_TRANSFORMERS == (5, 2)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from pyserini_llm_sparse import SparseEncoder
-from pyserini_llm_sparse import encoder as encoder_module
 from pyserini_llm_sparse.errors import DataError, LlmSparseError, UsageError
 from tests.checkpoints import TEXTS, change_json, checkpoint, copied
 
@@ -38,7 +37,7 @@ def test_no_batch_has_more_texts_or_tokens_than_allowed(
     handle = backbone.model.get_input_embeddings().register_forward_pre_hook(
         lambda module, inputs: seen.append(tuple(inputs[0].shape))
     )
-    monkeypatch.setattr(encoder_module, "BATCH_TOKENS", 64)
+    monkeypatch.setattr(encoder, "_batch_tokens", 64)
     try:
         encoder.encode_documents(MANY, batch_size=4)
     finally:

@@ -24,8 +24,11 @@ from pyserini_llm_sparse.errors import (
     SpecMismatchError,
     UsageError,
 )
-from pyserini_llm_sparse.onnx import export as export_module
+from pyserini_llm_sparse.onnx.attempts import Attempts
 from pyserini_llm_sparse.onnx.export import export_model
+from pyserini_llm_sparse.onnx.formats import ATTEMPTS, Formats, same_formats
+from pyserini_llm_sparse.onnx.graph import FusedBody
+from pyserini_llm_sparse.onnx.providers import available_providers
 from pyserini_llm_sparse.onnx.verification import BOUNDS, Difference, rank_correlation, top_overlap
 from pyserini_llm_sparse.vectors import SparseVectors
 from tests.checkpoints import TEXTS, causal_model, change_json, checkpoint, copied, native, vocabulary_size
@@ -57,7 +60,7 @@ def test_the_report_holds_what_was_measured_and_it_is_within_bounds(precision: s
     assert report["precision"] == precision and report["documents"] > 20 and report["versions"]["onnxruntime"]
     assert set(report["measured"]) == set(report["bounds"])
     assert all(report["measured"][name] <= bound for name, bound in report["bounds"].items())
-    assert ("head" in report["quantised"]) == (precision == "int8")
+    assert report["formats"] in [dict(formats) for formats in ATTEMPTS[precision]]  # type: ignore[index]
 
 
 def graph(name: str, precision: str = "fp32") -> Any:
@@ -79,10 +82,81 @@ def test_weights_are_in_the_file_beside_the_graph_and_tied_ones_once() -> None:
     assert (untied / "model.onnx").stat().st_size < 40_000
 
 
-def test_the_quantised_products_are_in_int8() -> None:
+def test_each_precision_has_its_products() -> None:
     operators = {precision: [node.op_type for node in graph(NAME, precision).node] for precision in PRECISIONS}
-    assert operators["int8"].count("MatMulIntegerToFloat") >= 5  # two of each layer, and the head's blocks
-    assert "MatMulIntegerToFloat" not in operators["fp32"]
+    assert {"MatMulIntegerToFloat", "MatMulInteger", "MatMulNBits"}.isdisjoint(operators["fp32"] + operators["fp16"])
+    assert operators["int8"].count("MatMulIntegerToFloat") >= 5 * 2  # of two layers
+    assert "MatMulInteger" in operators["int8"] and "MatMulInteger" in operators["int4"]  # the head's blocks
+    assert operators["int4"].count("MatMulNBits") >= 5 * 2
+    bits = [
+        attribute.i
+        for node in graph(NAME, "int4").node if node.op_type == "MatMulNBits"
+        for attribute in node.attribute if attribute.name == "bits"
+    ]  # fmt: skip
+    assert set(bits) == {4}
+
+
+def test_half_the_bits_make_half_the_file() -> None:
+    sizes = [(exported(NAME, precision) / "model.onnx.data").stat().st_size for precision in ("fp32", "fp16")]
+    assert 1.8 < sizes[0] / sizes[1] < 2.2
+
+
+def test_a_precision_that_cannot_be_compared_here_is_refused(tmp_path: Path) -> None:
+    if "CUDAExecutionProvider" in available_providers():
+        pytest.skip("ONNX Runtime can compute on CUDA here")
+    with pytest.raises(PrerequisiteError, match="bf16: ONNX Runtime computes it on a GPU alone"):
+        export_model(str(checkpoint(NAME)), tmp_path / "out", precision="bf16")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_blocks_are_as_close_as_their_bits_allow(bits: int) -> None:
+    from pyserini_llm_sparse.onnx.quantised import BLOCK_SIZE, quantised_blocks
+
+    torch.manual_seed(1)
+    weight = torch.randn(5, BLOCK_SIZE * 2 + 3) * torch.tensor([0.0, 1.0, 10.0, 1.0, 0.01])[:, None]
+    values, scales = quantised_blocks(weight, bits)
+    assert values.shape == (5, 3, BLOCK_SIZE * bits // 8) and scales.shape == (5, 3)
+    if bits == 4:
+        values = torch.stack([values & 15, values >> 4], dim=-1).flatten(2)
+    found = ((values.float() - 2 ** (bits - 1)) * scales[..., None]).flatten(1)[:, : weight.shape[1]]
+    steps = scales.abs().repeat_interleave(BLOCK_SIZE, 1)[:, : weight.shape[1]]
+    # One step where the end opposite of the largest magnitude is cut off, half a step elsewhere.
+    assert ((found - weight).abs() <= steps * 1.0001).all()
+    assert ((found - weight).abs() <= steps * 0.5001).float().mean() > 0.95
+
+
+def with_outliers(folder: Path) -> SparseEncoder:
+    """Return a model of whose activations a few channels are far larger than the others, as in trained ones."""
+    native(folder, settings={"hidden_size": 64}, attention="causal")
+    encoder = SparseEncoder.load(str(folder), dtype="float32", device="cpu")
+    with torch.inference_mode():
+        for layer in encoder.checkpoint.backbone.model.base_model.layers:
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                norm.weight[:3] *= 40
+            for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj,
+                           layer.mlp.gate_proj, layer.mlp.up_proj):  # fmt: skip
+                linear.weight[:, :3] /= 40
+    return encoder
+
+
+def test_balanced_layers_compute_the_same_and_lose_less_in_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = with_outliers(tmp_path / "model")
+    expected = encoder.encode_documents(TEXTS).matrix.toarray()
+
+    def error(formats: Formats) -> float:
+        (tmp_path / "out").mkdir(exist_ok=True)
+        attempts = Attempts(encoder, "int8", list(TEXTS), print)
+        attempts.write_files(tmp_path / "out", formats)
+        found = SparseEncoder.load(str(tmp_path / "out")).encode_documents(TEXTS).matrix.toarray()
+        return float(np.abs(found - expected).sum() / expected.sum())
+
+    assert error(same_formats("float32")) < 1e-5
+    balanced = error(same_formats("int8"))
+    monkeypatch.setattr(FusedBody, "calibrate", lambda *arguments: None)
+    assert balanced < 0.6 * error(same_formats("int8"))
 
 
 def test_an_export_needs_neither_torch_nor_transformers_nor_onnx(root: Path) -> None:
@@ -124,13 +198,13 @@ def test_out_of_bounds_ends_with_what_was_measured_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parts_are_left_in_float32_until_the_bounds_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slower_formats_are_tried_until_the_bounds_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = export_model(str(checkpoint("qwen3_causal_tied")), tmp_path / "all", precision="int8")
-    assert everything.quantised == ("attention", "feed_forward", "head")
-    narrow = {**everything.bounds, "mean_weight_error": everything.measured["mean_weight_error"] * 0.8}
+    assert everything.formats == same_formats("int8")
+    narrow = {**everything.bounds, "mean_weight_error": everything.measured["mean_weight_error"] * 0.2}
     monkeypatch.setitem(BOUNDS, "int8", Difference(**narrow))
     fewer = export_model(str(checkpoint("qwen3_causal_tied")), tmp_path / "fewer", precision="int8")
-    assert set(fewer.quantised) < set(everything.quantised)
+    assert fewer.formats == same_formats("float32", "int8")
     assert fewer.measured["mean_weight_error"] < everything.measured["mean_weight_error"]
 
 
@@ -138,11 +212,11 @@ def test_parts_are_left_in_float32_until_the_bounds_are_kept(tmp_path: Path, mon
 def test_a_model_that_overflows_is_refused(precision: str, tmp_path: Path) -> None:
     native(tmp_path / "model", settings={"hidden_size": 64}, attention="causal")
     encoder = SparseEncoder.load(str(tmp_path / "model"), dtype="float32", device="cpu")
-    export = export_module._Export(encoder, precision, list(TEXTS), print)  # type: ignore[arg-type]
+    export = Attempts(encoder, precision, list(TEXTS), print)  # type: ignore[arg-type]
     with torch.inference_mode():
         encoder.checkpoint.backbone.model.base_model.norm.weight[5] = float("nan")
     (tmp_path / "out").mkdir()
-    export._write_files(tmp_path / "out", () if precision == "fp32" else ("head",))
+    export.write_files(tmp_path / "out", ATTEMPTS[precision][0])  # type: ignore[index]
     with pytest.raises(DataError, match="not finite"):
         SparseEncoder.load(str(tmp_path / "out")).document_impacts(TEXTS)
 
@@ -153,7 +227,7 @@ def test_a_model_that_overflows_is_refused(precision: str, tmp_path: Path) -> No
         ({"logit_scale": 2}, "logit_scale: cannot be changed"),
         ({"attention": "causal"}, "attention: cannot be changed"),
         ({"excluded_token_ids": "7"}, "excluded_token_ids: cannot be changed"),
-        ({"device": "cuda"}, "made for the CPU"),
+        ({"device": "mps"}, "run on cpu, cuda or"),
         ({"dtype": "bfloat16"}, "computes in fp32"),
         ({"base": "x"}, "no adapter"),
     ],
@@ -207,8 +281,8 @@ def test_only_an_export_is_replaced_and_only_on_request(tmp_path: Path, export: 
             export_model(str(model), place)
     assert export_model(str(model), export, precision="int8", overwrite=True).precision == "int8"
     assert SparseEncoder.load(str(export)).checkpoint.precision == "onnx int8"
-    with pytest.raises(UsageError, match="precision int4"):
-        export_model(str(model), tmp_path / "out", precision="int4")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="precision int3"):
+        export_model(str(model), tmp_path / "out", precision="int3")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -219,12 +293,12 @@ def test_only_an_export_is_replaced_and_only_on_request(tmp_path: Path, export: 
         ({"hidden_size": 64, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
     ],
 )
-def test_a_model_that_the_graph_cannot_express_is_refused(
+def test_a_model_that_the_fused_graph_cannot_express_is_refused(
     settings: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     native(tmp_path / "model", settings=settings, attention="causal")
     with pytest.raises(DataError, match=message):
-        export_model(str(tmp_path / "model"), tmp_path / "out")
+        export_model(str(tmp_path / "model"), tmp_path / "out", builder="fused")
     assert not (tmp_path / "out").exists()
 
 
@@ -234,10 +308,10 @@ def test_a_window_of_attention_bounds_the_texts(tmp_path: Path) -> None:
     export_model(str(tmp_path / "model"), tmp_path / "out")
     assert SparseEncoder.load(str(tmp_path / "out")).checkpoint.export.positions == 40  # type: ignore[union-attr]
     with pytest.raises(DataError, match="a window of 40"):
-        export_model(f"{tmp_path / 'model'},document_max_length=64", tmp_path / "longer")
+        export_model(f"{tmp_path / 'model'},document_max_length=64", tmp_path / "longer", builder="fused")
 
 
-def test_other_families_are_refused(tmp_path: Path) -> None:
+def test_other_families_are_refused_by_the_fused_builder(tmp_path: Path) -> None:
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     from pyserini_llm_sparse.checkpoint import save_checkpoint
@@ -250,7 +324,7 @@ def test_other_families_are_refused(tmp_path: Path) -> None:
     spec = EncodingSpec(attention="causal")
     save_checkpoint(tmp_path / "model", GPTNeoXForCausalLM(config), transformers_tokenizer(), spec)
     with pytest.raises(DataError, match="llama, mistral, qwen2, qwen3"):
-        export_model(str(tmp_path / "model"), tmp_path / "out")
+        export_model(str(tmp_path / "model"), tmp_path / "out", builder="fused")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
@@ -330,7 +404,7 @@ def test_bounds_in_int8_are_wider() -> None:
 
 def test_balanced_channels_give_the_same_product_with_less_error() -> None:
     from pyserini_llm_sparse.onnx.calibration import balanced_channels
-    from pyserini_llm_sparse.onnx.products import as_quantised
+    from pyserini_llm_sparse.onnx.quantised import as_quantised
 
     generator = torch.Generator().manual_seed(3)
     hidden, weight = torch.randn(40, 64, generator=generator), torch.randn(90, 64, generator=generator)

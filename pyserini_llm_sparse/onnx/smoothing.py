@@ -1,0 +1,133 @@
+"""Divides the difficulty of products in int8 between activations and weights (SmoothQuant, Xiao et al., 2023).
+
+A few channels of the activations are many times larger than the others, to which their scale leaves few of the 255
+values. A factor for each channel makes activations smaller there and weights larger. It costs nothing when the graph
+runs: what makes the activations takes it in, a norm before the first projections, the value projection before the one
+behind attention, the second projection of the feed-forward network before its last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pyserini_llm_sparse.backbone import Backbone
+from pyserini_llm_sparse.onnx.decoder import Decoder, Layer, Linear
+from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
+
+LEAST_MAGNITUDE = 1e-6
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    """What the activations of one layer are multiplied by, and the weights behind them divided by.
+
+    Attributes:
+        attention_input: ``[hidden]``.
+        values: ``[key-value heads * head size]``.
+        feed_forward_input: ``[hidden]``.
+        activated: ``[feed-forward]``.
+    """
+
+    attention_input: Tensor
+    values: Tensor
+    feed_forward_input: Tensor
+    activated: Tensor
+
+
+@torch.inference_mode()
+def smoothing_factors(
+    decoder: Decoder, backbone: Backbone, tokenization: Tokenization, texts: Sequence[TokenizedText]
+) -> list[LayerFactors]:
+    """Choose the factors of each layer by the largest activations of sample texts.
+
+    Args:
+        decoder: The model's parts.
+        backbone: The model, in float32 on the CPU.
+        tokenization: What made the texts.
+        texts: Texts with content.
+    """
+    seen: list[dict[str, Tensor]] = []
+    handles = []
+    for modules in decoder.inputs_of_products():
+        seen.append({})
+        for name, module in modules.items():
+            handles.append(module.register_forward_pre_hook(_Remember(seen[-1], name)))
+    try:
+        for text in texts:
+            batch = tokenization.batch([text])
+            backbone.hidden(batch.input_ids, batch.attention_mask)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [_factors(layer, largest, decoder) for layer, largest in zip(decoder.layers(), seen, strict=True)]
+
+
+def smoothed(layer: Layer, factors: LayerFactors, decoder: Decoder) -> Layer:
+    """Return a layer that computes the same, with its activations and weights balanced."""
+    attended = _for_query_heads(factors.values, decoder)
+    own = len(layer.query_key_value.weight) - len(factors.values)  # the values come last
+    of_values = torch.cat([torch.ones(own), factors.values])
+    return replace(
+        layer,
+        input_norm=layer.input_norm * factors.attention_input,
+        query_key_value=_scaled(layer.query_key_value, of_values, factors.attention_input),
+        attention_output=_scaled(layer.attention_output, None, attended),
+        feed_forward_norm=layer.feed_forward_norm * factors.feed_forward_input,
+        gate=_scaled(layer.gate, None, factors.feed_forward_input),
+        up=_scaled(layer.up, factors.activated, factors.feed_forward_input),
+        down=_scaled(layer.down, None, factors.activated),
+    )
+
+
+class _Remember:
+    """A hook that keeps the largest magnitude of each channel that goes into a module."""
+
+    def __init__(self, largest: dict[str, Tensor], name: str) -> None:
+        self._largest = largest
+        self._name = name
+
+    def __call__(self, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found = inputs[0].flatten(0, -2).abs().amax(0)
+        before = self._largest.get(self._name)
+        self._largest[self._name] = found if before is None else torch.maximum(before, found)
+
+
+def _factors(layer: Layer, largest: dict[str, Tensor], decoder: Decoder) -> LayerFactors:
+    network = torch.cat([layer.gate.weight, layer.up.weight])
+    return LayerFactors(
+        attention_input=_balance(largest["attention_input"], layer.query_key_value.weight.abs().amax(0)),
+        values=_balance(
+            _for_value_heads(largest["attended"], decoder),
+            _for_value_heads(layer.attention_output.weight.abs().amax(0), decoder),
+        ),
+        feed_forward_input=_balance(largest["feed_forward_input"], network.abs().amax(0)),
+        activated=_balance(largest["activated"], layer.down.weight.abs().amax(0)),
+    )
+
+
+def _balance(activations: Tensor, weights: Tensor) -> Tensor:
+    """Return factors that make the largest magnitudes of activations and weights alike, each ``[channels]``."""
+    return (weights.clamp(min=LEAST_MAGNITUDE) / activations.clamp(min=LEAST_MAGNITUDE)).sqrt()
+
+
+def _for_value_heads(channels: Tensor, decoder: Decoder) -> Tensor:
+    """Return the largest of ``[heads * head size]`` over the query heads that share a value head."""
+    return channels.view(decoder.key_value_heads, -1, decoder.head_size).amax(1).flatten()
+
+
+def _for_query_heads(channels: Tensor, decoder: Decoder) -> Tensor:
+    """Return channels of the value heads ``[key-value heads * head size]`` for each query head."""
+    shared = decoder.heads // decoder.key_value_heads
+    return channels.view(decoder.key_value_heads, 1, -1).expand(-1, shared, -1).flatten()
+
+
+def _scaled(linear: Linear, outputs: Tensor | None, inputs: Tensor) -> Linear:
+    """Return a linear layer with its outputs multiplied and its inputs divided."""
+    weight = linear.weight / inputs
+    if outputs is None:
+        return Linear(weight, linear.bias)
+    return Linear(weight * outputs[:, None], None if linear.bias is None else linear.bias * outputs)
