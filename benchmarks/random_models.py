@@ -12,13 +12,14 @@ SHAPES = {  # width, layers, feed-forward, vocabulary
 }
 
 
-def random_llama(folder: Path, shape: list[int], texts: list[str]) -> None:
+def random_llama(folder: Path, shape: list[int], texts: list[str], dtype: str = "float32") -> None:
     """Write a Llama with random weights, and with as many active terms as a trained one.
 
     Args:
         folder: The model's directory.
         shape: Width, layers, feed-forward and vocabulary; heads have 64 numbers.
         texts: The tokenizer is trained on them.
+        dtype: Type of the weights in the file.
     """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -55,7 +56,7 @@ def random_llama(folder: Path, shape: list[int], texts: list[str]) -> None:
         threshold = largest.quantile(1 - ACTIVE_SHARE)
     model.lm_head.weight.data -= threshold * mean / (states @ mean).mean()
     spec = EncodingSpec(attention="causal", document_max_length=LENGTH, query_max_length=LENGTH)
-    save_checkpoint(folder, model, tokenizer, spec)
+    save_checkpoint(folder, model.to(getattr(torch, dtype)), tokenizer, spec)
 
 
 def random_bert(folder: Path, model: str, texts: list[str] | None = None, terms: int = 30) -> None:

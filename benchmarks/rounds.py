@@ -13,6 +13,7 @@ from pathlib import Path
 from pyserini_llm_sparse.errors import LlmSparseError, one_line
 
 Figures = dict[str, float]
+KILLED = -9  # exit code
 
 
 @dataclass
@@ -143,6 +144,9 @@ def _answer(way: str, process: subprocess.Popen[str]) -> Figures:
                 _stop(process)
                 raise _NotRun(answer["not_run"])
             return answer
+    _stop(process)
+    if process.returncode == KILLED:  # by the system, as a rule: the others still fit
+        raise _NotRun("killed, perhaps for want of memory: the ways that run are all in memory")
     raise SystemExit(f"{way}: failed; its message is above")
 
 

@@ -50,7 +50,7 @@ def test_a_summary_has_medians_and_the_largest_peak(benchmark: ModuleType) -> No
 
 
 WAY = """
-import sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
 from rounds import serve
 from pyserini_llm_sparse.errors import UsageError
@@ -66,6 +66,8 @@ def load():
         seen.write(f"round {sys.argv[2]}\\n"), seen.flush()
         if sys.argv[2] == "broken":
             raise RuntimeError("out of memory\\nin two lines")
+        if sys.argv[2] == "killed":
+            os.kill(os.getpid(), 9)
         return {"speed": 1.0 + len(sys.argv[2])}
 
     return work
@@ -80,18 +82,21 @@ def test_rounds_alternate_and_a_refusal_is_a_line(
     benchmark: ModuleType, together: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "way.py").write_text(WAY)
-    ways = {way: [tmp_path / "way.py", FOLDER, way, tmp_path / "seen"] for way in ("a", "refused", "broken", "bb")}
+    names = ("a", "refused", "broken", "killed", "bb")
+    ways = {way: [tmp_path / "way.py", FOLDER, way, tmp_path / "seen"] for way in names}
     measured = benchmark.alternate(ways, 2, twice=["a"], together=together)
-    order = ["load a", "round a", "load broken", "round broken", "load bb", "round bb"]
-    order += [step for step in order if "broken" not in step]
+    loaded = [way for way in names if way != "refused"]
+    order = [f"{step} {way}" for way in loaded for step in ("load", "round")]
+    order += [step for step in order if "broken" not in step and "killed" not in step]
     if together:  # all are loaded first
-        order = [f"load {way}" for way in ("a", "broken", "bb")] + [step for step in order if "load" not in step]
+        order = [f"load {way}" for way in loaded] + [step for step in order if "load" not in step]
     assert (tmp_path / "seen").read_text().splitlines() == ["load a", *order]
     assert measured.figures == {"a": {"speed": 2.0}, "bb": {"speed": 3.0}}
     assert measured.ratio("bb", "a", "speed") == "1.50"
     assert measured.ratio("bb", "refused", "speed") == "-"
     measured.print_reasons()
     reasons = ["refused: not run: way: refused; choose another", "broken: not run: out of memory in two lines"]
+    reasons.append("killed: not run: killed, perhaps for want of memory: the ways that run are all in memory")
     assert [line for line in capsys.readouterr().out.splitlines() if line] == reasons
     measured.save(tmp_path / "figures.json")
     assert json.loads((tmp_path / "figures.json").read_text())["refused"] == {"not_run": "way: refused; choose another"}
