@@ -48,13 +48,18 @@ def random_llama(folder: Path, shape: list[int], texts: list[str], dtype: str = 
             tie_word_embeddings=False, bos_token_id=2, eos_token_id=3, pad_token_id=0,
         )
     ).eval()  # fmt: skip
+    # One dimension is nearly the same in all states: the head reads a threshold from it.
+    model.model.embed_tokens.weight.data[:, 0] = 0.5 * width**0.5
     with torch.inference_mode():
         ids = tokenizer(texts[:4], truncation=True, max_length=LENGTH, padding=True, return_tensors="pt")
-        states = model.model(**ids).last_hidden_state[ids["attention_mask"].bool()]
-        mean = states.mean(0)
-        largest = torch.stack([(part @ model.lm_head.weight.T).amax(0) for part in states.split(64)]).amax(0)
-        threshold = largest.quantile(1 - ACTIVE_SHARE)
-    model.lm_head.weight.data -= threshold * mean / (states @ mean).mean()
+        states = model.model(**ids).last_hidden_state
+        model.lm_head.weight[:, 0] = 0
+        logits = [
+            (row[mask.bool()] @ model.lm_head.weight.T).amax(0)
+            for row, mask in zip(states, ids["attention_mask"], strict=True)
+        ]
+        threshold = torch.stack(logits).quantile(1 - ACTIVE_SHARE, dim=1).mean()
+        model.lm_head.weight[:, 0] = -threshold / states[ids["attention_mask"].bool()][:, 0].mean()
     spec = EncodingSpec(attention="causal", document_max_length=LENGTH, query_max_length=LENGTH)
     save_checkpoint(folder, model.to(getattr(torch, dtype)), tokenizer, spec)
 
