@@ -110,6 +110,8 @@ def _int8_product(shape: tuple[int, int], threads: int) -> Multiply:
     content = helper.make_model(graph, opset_imports=opsets, ir_version=min(10, onnx.IR_VERSION))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Each product has a session, whose threads would otherwise wait busily while the next one computes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(content.SerializeToString(), options, providers=["CPUExecutionProvider"])
     inputs = chance.integers(0, 255, (ROWS["cpu"], shape[0]), dtype=np.uint8)
     return lambda count: session.run(None, {"rows": inputs[:count]})
