@@ -184,16 +184,24 @@ class JobState:
         Returns:
             The manifest, or None while other shards are at work.
         """
-        with self._job_lock:
-            # Two shards may end at once; the second finds the first one's manifest.
+        # Two shards may end at once; the second finds the first one's manifest, and perhaps no folder for its lock.
+        try:
+            with self._job_lock:
+                manifest = self.manifest() or self._whole(identity, window_count)
+        except FileNotFoundError:
             manifest = self.manifest()
             if manifest is None:
-                parts = {part.window: part for part in self._recorded()}
-                if set(parts) != set(range(window_count)):
-                    return None
-                manifest = self._describe(identity, [parts[window] for window in range(window_count)])
-        self.clear()
+                raise
+        if manifest is not None:
+            self.clear()
         return manifest
+
+    def _whole(self, identity: JobIdentity, window_count: int) -> Manifest | None:
+        """Describe the output if all its parts are there; None if not."""
+        parts = {part.window: part for part in self._recorded()}
+        if set(parts) != set(range(window_count)):
+            return None
+        return self._describe(identity, [parts[window] for window in range(window_count)])
 
     def clear(self) -> None:
         """Remove the records of a finished job, which its manifest replaces."""

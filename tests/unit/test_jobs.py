@@ -17,6 +17,8 @@ from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, SpecMismatchError, UsageError
 from pyserini_llm_sparse.formats.writers import vector_line
 from pyserini_llm_sparse.jobs import EncodeReport, encode_corpus
+from pyserini_llm_sparse.jobs.identity import job_identity
+from pyserini_llm_sparse.jobs.state import JobState
 from pyserini_llm_sparse.spec import EncodingSpec, sidecar
 from tests.checkpoints import checkpoint, sentences
 
@@ -213,6 +215,23 @@ def test_shards_may_run_at_the_same_time(
     for thread in threads:
         thread.join()
     assert content(output) == expected
+
+
+def test_a_shard_that_ends_second_may_find_no_folder_for_its_lock(
+    encoder: SparseEncoder, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed_in_between() -> None:
+        raise FileNotFoundError("job.lock")
+
+    identity = job_identity(encoder, corpus, None, False, WINDOW)
+    second = JobState(tmp_path / "vectors", "1-of-2")
+    monkeypatch.setattr(second._job_lock, "acquire", removed_in_between)
+    run(encoder, corpus, tmp_path / "vectors", shard_id=0, shard_num=2)
+    with pytest.raises(FileNotFoundError):  # nobody has ended the job
+        second.finish(identity, 7)
+    run(encoder, corpus, tmp_path / "vectors", shard_id=1, shard_num=2)
+    found = second.finish(identity, 7)
+    assert found is not None and found.documents == COUNT
 
 
 def test_two_writers_of_one_shard_are_refused(encoder: SparseEncoder, corpus: Path, tmp_path: Path) -> None:
