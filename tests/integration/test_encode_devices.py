@@ -97,7 +97,8 @@ def test_a_failing_process_ends_all_with_its_line_and_code_and_the_next_run_goes
     corpus.write_text(whole)
     progress = Counter()
     report = run(model, corpus, "two", progress=progress)
-    assert sum(progress.done.values()) == COUNT and progress.done[True] == report.encoded
+    # A process that starts after the other has ended the whole job has nothing to tell.
+    assert sum(progress.done.values()) <= COUNT and progress.done[True] == report.encoded
     expected, found = content(corpus, "one"), content(corpus, "two")
     del expected["vectors.manifest.json"], found["vectors.manifest.json"]  # it knows when the corpus was changed
     assert found == expected
