@@ -217,9 +217,9 @@ class Attempts:
         from pyserini_llm_sparse.onnx.calibration import calibrate_head
 
         texts = [text for text in reference.tokenization.token_ids(self._documents, "document") if text.ids]
-        self._body.calibrate(self._checkpoint.backbone, reference.tokenization, texts)
         allowed = torch.from_numpy(self._checkpoint.allowed)
-        return calibrate_head(self._checkpoint.backbone, reference.tokenization, texts, allowed)
+        with self._body.calibrate():  # one pass of the texts serves body and head
+            return calibrate_head(self._checkpoint.backbone, reference.tokenization, texts, allowed)
 
 
 def _versions(builder: Builder) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from pyserini_llm_sparse.onnx.products import PartProducts, Tables
     from pyserini_llm_sparse.onnx.writer import GraphWriter
     from pyserini_llm_sparse.spec import EncodingSpec
-    from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
 
 Builder = Literal["fused", "torch", "optimum"]
 BuilderChoice = Literal["auto", "fused", "torch", "optimum"]
@@ -50,14 +50,8 @@ class Body(Protocol):
             The last hidden states of all positions, ``[batch, sequence, hidden]``.
         """
 
-    def calibrate(self, backbone: Backbone, tokenization: Tokenization, texts: Sequence[TokenizedText]) -> None:
-        """Make its products fit for quantisation by sample texts, if it can.
-
-        Args:
-            backbone: The model, in float32 on the CPU.
-            tokenization: What made the texts.
-            texts: Texts with content.
-        """
+    def calibrate(self) -> AbstractContextManager[None]:
+        """Make its products fit for quantisation, if it can, by the texts that the model computes in the context."""
 
 
 def known_builder(asked: str) -> BuilderChoice:

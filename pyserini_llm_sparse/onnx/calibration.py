@@ -97,12 +97,17 @@ def balanced_channels(hidden: Tensor, weight: Tensor) -> Channels:
     for _ in range(len(hidden) // CHANNELS_PER_COPY):
         copies[(magnitude / copies.sqrt()).argmax()] += 1
     sources = torch.repeat_interleave(torch.arange(len(hidden)), copies.long())
-    balance = (weight / hidden).sqrt()
+    factors = balance(hidden, weight)
     return Channels(
         sources=sources,
-        hidden_factors=(balance / copies.sqrt())[sources],
-        weight_factors=(1 / (balance * copies.sqrt()))[sources],
+        hidden_factors=(factors / copies.sqrt())[sources],
+        weight_factors=(1 / (factors * copies.sqrt()))[sources],
     )
+
+
+def balance(activations: Tensor, weights: Tensor) -> Tensor:
+    """Return factors that make the largest magnitudes of activations and weights alike, each ``[channels]``."""
+    return (weights.clamp(min=LEAST_MAGNITUDE) / activations.clamp(min=LEAST_MAGNITUDE)).sqrt()
 
 
 def _pooled_states(backbone: Backbone, tokenization: Tokenization, text: TokenizedText) -> Tensor:

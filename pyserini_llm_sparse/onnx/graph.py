@@ -15,22 +15,21 @@ Outputs, a row's heaviest term first; after the last term of a row come weights 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from pyserini_llm_sparse.backbone import Backbone
 from pyserini_llm_sparse.onnx.builders import Body, Builder
 from pyserini_llm_sparse.onnx.calibration import HeadCalibration
 from pyserini_llm_sparse.onnx.decoder import Decoder, Layer
 from pyserini_llm_sparse.onnx.head import HeadGraph
 from pyserini_llm_sparse.onnx.products import PartProducts, Tables, array_of
-from pyserini_llm_sparse.onnx.smoothing import LayerFactors, smoothed, smoothing_factors
+from pyserini_llm_sparse.onnx.smoothing import LayerFactors, largest_inputs, smoothed, smoothing_factors
 from pyserini_llm_sparse.onnx.writer import MICROSOFT, GraphWriter
-from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
 
 INPUTS = (
     helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"]),
@@ -83,9 +82,12 @@ class FusedBody:
         """Add the layers to a graph and return the last hidden states."""
         return DecoderGraph(write, products, self._decoder, tables).hidden(self._layers())
 
-    def calibrate(self, backbone: Backbone, tokenization: Tokenization, texts: Sequence[TokenizedText]) -> None:
-        """Balance activations and weights by sample texts."""
-        self._factors = smoothing_factors(self._decoder, backbone, tokenization, texts)
+    @contextmanager
+    def calibrate(self) -> Iterator[None]:
+        """Balance activations and weights by the texts that the model computes meanwhile."""
+        with largest_inputs(self._decoder) as largest:
+            yield
+        self._factors = smoothing_factors(self._decoder, largest)
 
     def _layers(self) -> Iterator[Layer]:
         if self._factors is None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import Tensor
 
 from pyserini_llm_sparse.onnx.writer import MICROSOFT, GraphWriter
@@ -117,8 +117,6 @@ def array_of(tensor: Tensor) -> NDArray[np.generic]:
 
 def onnx_type(dtype: torch.dtype) -> int:
     """Return ONNX's number for a floating-point type."""
-    from onnx import TensorProto
-
     return {
         torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16, torch.bfloat16: TensorProto.BFLOAT16,
     }[dtype]  # fmt: skip

@@ -8,17 +8,15 @@ behind attention, the second projection of the feed-forward network before its l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pyserini_llm_sparse.backbone import Backbone
+from pyserini_llm_sparse.onnx.calibration import balance
 from pyserini_llm_sparse.onnx.decoder import Decoder, Layer, Linear
-from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
-
-LEAST_MAGNITUDE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,15 @@ class LayerFactors:
     activated: Tensor
 
 
-@torch.inference_mode()
-def smoothing_factors(
-    decoder: Decoder, backbone: Backbone, tokenization: Tokenization, texts: Sequence[TokenizedText]
-) -> list[LayerFactors]:
-    """Choose the factors of each layer by the largest activations of sample texts.
+@contextmanager
+def largest_inputs(decoder: Decoder) -> Iterator[list[dict[str, Tensor]]]:
+    """Watch a model while it computes.
 
     Args:
         decoder: The model's parts.
-        backbone: The model, in float32 on the CPU.
-        tokenization: What made the texts.
-        texts: Texts with content.
+
+    Yields:
+        For each layer the largest magnitude of each channel that went into its products so far, by what that is.
     """
     seen: list[dict[str, Tensor]] = []
     handles = []
@@ -57,13 +53,21 @@ def smoothing_factors(
         for name, module in modules.items():
             handles.append(module.register_forward_pre_hook(_Remember(seen[-1], name)))
     try:
-        for text in texts:
-            batch = tokenization.batch([text])
-            backbone.hidden(batch.input_ids, batch.attention_mask)
+        yield seen
     finally:
         for handle in handles:
             handle.remove()
-    return [_factors(layer, largest, decoder) for layer, largest in zip(decoder.layers(), seen, strict=True)]
+
+
+@torch.inference_mode()
+def smoothing_factors(decoder: Decoder, largest: list[dict[str, Tensor]]) -> list[LayerFactors]:
+    """Choose the factors of each layer.
+
+    Args:
+        decoder: The model's parts.
+        largest: What `largest_inputs` saw.
+    """
+    return [_factors(layer, seen, decoder) for layer, seen in zip(decoder.layers(), largest, strict=True)]
 
 
 def smoothed(layer: Layer, factors: LayerFactors, decoder: Decoder) -> Layer:
@@ -99,19 +103,14 @@ class _Remember:
 def _factors(layer: Layer, largest: dict[str, Tensor], decoder: Decoder) -> LayerFactors:
     network = torch.cat([layer.gate.weight, layer.up.weight])
     return LayerFactors(
-        attention_input=_balance(largest["attention_input"], layer.query_key_value.weight.abs().amax(0)),
-        values=_balance(
+        attention_input=balance(largest["attention_input"], layer.query_key_value.weight.abs().amax(0)),
+        values=balance(
             _for_value_heads(largest["attended"], decoder),
             _for_value_heads(layer.attention_output.weight.abs().amax(0), decoder),
         ),
-        feed_forward_input=_balance(largest["feed_forward_input"], network.abs().amax(0)),
-        activated=_balance(largest["activated"], layer.down.weight.abs().amax(0)),
+        feed_forward_input=balance(largest["feed_forward_input"], network.abs().amax(0)),
+        activated=balance(largest["activated"], layer.down.weight.abs().amax(0)),
     )
-
-
-def _balance(activations: Tensor, weights: Tensor) -> Tensor:
-    """Return factors that make the largest magnitudes of activations and weights alike, each ``[channels]``."""
-    return (weights.clamp(min=LEAST_MAGNITUDE) / activations.clamp(min=LEAST_MAGNITUDE)).sqrt()
 
 
 def _for_value_heads(channels: Tensor, decoder: Decoder) -> Tensor:

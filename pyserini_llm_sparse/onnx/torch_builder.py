@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,7 +22,6 @@ from pyserini_llm_sparse.onnx.decoder import most_positions
 from pyserini_llm_sparse.onnx.products import PartProducts, Tables
 from pyserini_llm_sparse.onnx.writer import OPSET, GraphWriter
 from pyserini_llm_sparse.spec import EncodingSpec
-from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
 
 LEAST_ONNXSCRIPT = (0, 7)
 SAMPLE_LENGTHS = (11, 4, 7)  # a dimension of 1 would be taken as constant
@@ -52,8 +51,9 @@ class TracedBody:
 
         return TracedGraph(write, products, tables, self._embedding).hidden(self._graph)
 
-    def calibrate(self, backbone: Backbone, tokenization: Tokenization, texts: Sequence[TokenizedText]) -> None:
+    def calibrate(self) -> AbstractContextManager[None]:
         """Leave the products as they are: what makes the inputs of one is not known here."""
+        return nullcontext()
 
 
 @torch.no_grad()
