@@ -26,7 +26,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 from beir_collections import lines
@@ -72,10 +71,11 @@ def load(way: str, model: str, texts: list[str], threads: int) -> Callable[[], F
 
 
 def read_texts(corpus: str, documents: int) -> list[str]:
-    """Return the first documents of a corpus in BEIR's layout or in Pyserini's."""
+    """Return documents of a corpus in BEIR's layout or in Pyserini's, spread evenly over it: their lengths are its."""
     path = Path(corpus)
-    records = lines(path.with_suffix("") if path.suffix == ".gz" and not path.with_suffix("").exists() else path)
-    chosen = list(islice(records, documents))
+    records = list(lines(path.with_suffix("") if path.suffix == ".gz" and not path.with_suffix("").exists() else path))
+    count = min(documents, len(records))
+    chosen = [records[number * len(records) // count] for number in range(count)]
     return [record.get("contents") or f"{record.get('title', '')} {record['text']}".strip() for record in chosen]
 
 

@@ -282,6 +282,12 @@ for _rope, _settings in ROPES.items():
 
 
 @_registered
+def heads_of_24(folder: Path) -> None:
+    """Heads of a size that is no power of two."""
+    native(folder, settings={**EXPORTABLE, "hidden_size": 96})
+
+
+@_registered
 def exportable_adapter(folder: Path) -> None:
     """A LoRA adapter over a model with heads of 16 numbers."""
     base = folder / "base"

@@ -17,7 +17,7 @@ from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.spec import EncodingSpec
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-HEAD_SIZE_UNIT = 16  # ONNX Runtime's attention with rotary positions takes heads of a multiple of this
+HEAD_SIZE_UNIT = 8  # ONNX Runtime's attention takes heads of a multiple of this
 ROOM_FOR_LONGER_TEXTS = 8192  # positions that an export has where the model has them, whatever its spec says
 
 
@@ -34,7 +34,9 @@ class Layer:
 
     Attributes:
         input_norm: Weight ``[hidden]`` of the RMS norm before attention.
-        query_key_value: The three projections as one, in this order.
+        query: The projection to queries.
+        key: To keys.
+        value: To values.
         query_norm: Weight ``[head size]`` of the RMS norm of each query head (Qwen3), or None.
         key_norm: The same of each key head.
         attention_output: The projection of what attention returns.
@@ -45,7 +47,9 @@ class Layer:
     """
 
     input_norm: Tensor
-    query_key_value: Linear
+    query: Linear
+    key: Linear
+    value: Linear
     query_norm: Tensor | None
     key_norm: Tensor | None
     attention_output: Linear
@@ -94,19 +98,21 @@ class Decoder:
         return int(self.cosines.shape[0])
 
     def layers(self) -> Iterator[Layer]:
-        """Yield the layers; what is put together of several weights exists for one layer at a time."""
+        """Yield the layers."""
         for layer in self._layers:
             attention, network = layer.self_attn, layer.mlp
             yield Layer(
                 input_norm=layer.input_layernorm.weight,
-                query_key_value=_joined(attention.q_proj, attention.k_proj, attention.v_proj),
+                query=_linear(attention.q_proj),
+                key=_linear(attention.k_proj),
+                value=_linear(attention.v_proj),
                 query_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
                 key_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
-                attention_output=_joined(attention.o_proj),
+                attention_output=_linear(attention.o_proj),
                 feed_forward_norm=layer.post_attention_layernorm.weight,
-                gate=_joined(network.gate_proj),
-                up=_joined(network.up_proj),
-                down=_joined(network.down_proj),
+                gate=_linear(network.gate_proj),
+                up=_linear(network.up_proj),
+                down=_linear(network.down_proj),
             )
 
     def inputs_of_products(self) -> Iterator[dict[str, torch.nn.Module]]:
@@ -206,19 +212,8 @@ def _positions(backbone: Backbone, spec: EncodingSpec) -> int:
     return min(positions, int(window))
 
 
-def _joined(*layers: Any) -> Linear:
-    """Return linear layers of one input as one layer."""
-    if len(layers) == 1:
-        return Linear(layers[0].weight, layers[0].bias)
-    weight = torch.cat([layer.weight for layer in layers])
-    if all(layer.bias is None for layer in layers):
-        return Linear(weight, None)
-    return Linear(weight, torch.cat([_bias_or_zeros(layer) for layer in layers]))
-
-
-def _bias_or_zeros(layer: Any) -> Tensor:
-    bias: Tensor = layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
-    return bias
+def _linear(layer: Any) -> Linear:
+    return Linear(layer.weight, layer.bias)
 
 
 def _unsupported(config: Any, why: str) -> DataError:

@@ -108,6 +108,7 @@ class DecoderGraph:
         self._sequence = write.value("Cast", length, to=TensorProto.INT32)
         # The operator counts from the last token, as it does with a cache.
         self._last_tokens = write.value("Sub", "lengths", write.constant(1, np.int32))
+        self._first_position = write.constant([0], np.int64)
         self._cosines = self._weight("cosines", decoder.cosines)
         self._sines = self._weight("sines", decoder.sines)
 
@@ -138,19 +139,24 @@ class DecoderGraph:
 
     def _attention(self, rows: str, layer: Layer, name: str) -> str:
         decoder = self._decoder
-        joined = self._products.attention.linear(f"{name}.query_key_value", rows, *layer.query_key_value)
-        # Queries, keys and values may come as one value; Qwen3 normalises the first two.
-        parts = [joined, "", ""]
+        linear = self._products.attention.linear
+        query = linear(f"{name}.query", rows, *layer.query)
+        key = linear(f"{name}.key", rows, *layer.key)
+        value = linear(f"{name}.value", rows, *layer.value)
         if layer.query_norm is not None and layer.key_norm is not None:
-            widths = [decoder.heads * decoder.head_size, *[decoder.key_value_heads * decoder.head_size] * 2]
-            query, key, value = self._write.node("Split", [joined, self._write.constant(widths, np.int64)], 3, axis=-1)
-            parts = [self._norm_of_heads(query, layer.query_norm), self._norm_of_heads(key, layer.key_norm), value]
+            query, key = self._norm_of_heads(query, layer.query_norm), self._norm_of_heads(key, layer.key_norm)
+        # The attention can rotate as well, and take all three as one value: both take it longer.
         attended = self._write.value(
-            "GroupQueryAttention", *parts, "", "", self._last_tokens, self._sequence, self._cosines, self._sines,
-            domain=MICROSOFT, num_heads=decoder.heads, kv_num_heads=decoder.key_value_heads,
-            scale=decoder.attention_scale, do_rotary=1, causal=int(decoder.causal),
+            "GroupQueryAttention", self._rotated(query, decoder.heads), self._rotated(key, decoder.key_value_heads),
+            value, "", "", self._last_tokens, self._sequence, domain=MICROSOFT, num_heads=decoder.heads,
+            kv_num_heads=decoder.key_value_heads, scale=decoder.attention_scale, causal=int(decoder.causal),
         )  # fmt: skip
-        return self._products.attention.linear(f"{name}.attention_output", attended, *layer.attention_output)
+        return linear(f"{name}.attention_output", attended, *layer.attention_output)
+
+    def _rotated(self, rows: str, heads: int) -> str:
+        return self._write.value(
+            "RotaryEmbedding", rows, self._first_position, self._cosines, self._sines, domain=MICROSOFT, num_heads=heads
+        )
 
     def _norm_of_heads(self, rows: str, weight: torch.Tensor) -> str:
         """Return the RMS norm of each head by itself."""

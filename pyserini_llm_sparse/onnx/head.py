@@ -17,7 +17,7 @@ from pyserini_llm_sparse.onnx.calibration import HeadCalibration
 from pyserini_llm_sparse.onnx.products import PartProducts, Tables, array_of
 from pyserini_llm_sparse.onnx.writer import MICROSOFT, GraphWriter
 
-TERMS_PER_BLOCK = 4096  # of the vocabulary projection; 16,384 tokens then take 268 MB at a time
+TERMS_PER_BLOCK = 2048  # of the vocabulary projection; 16,384 tokens then take 134 MB at a time
 CANDIDATES = 2  # for each term that is wanted at most, and then some
 MORE_CANDIDATES = 64
 

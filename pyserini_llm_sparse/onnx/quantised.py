@@ -76,9 +76,14 @@ class Int8Products:
             if not by_text:
                 parts = write.value("Concat", parts, write.value("Shape", rows, start=2), axis=0)
             flat = write.value("Reshape", rows, parts)
-            largest = write.value("ReduceMax", write.value("Abs", flat), write.constant([1], np.int64), keepdims=0)
-            scales = write.value("Mul", write.value("Max", largest, write.constant(LEAST_MAGNITUDE, np.float32)),
-                                 write.constant(1 / LARGEST, np.float32))  # fmt: skip
+            # Two passes over the rows that write nothing cost less than one of absolute values.
+            axis = write.constant([1], np.int64)
+            highest = write.value("ReduceMax", flat, axis, keepdims=0)
+            lowest = write.value("ReduceMin", flat, axis, keepdims=0)
+            largest = write.value(
+                "Max", highest, write.value("Neg", lowest), write.constant(LEAST_MAGNITUDE, np.float32)
+            )
+            scales = write.value("Mul", largest, write.constant(1 / LARGEST, np.float32))
             zero_points = write.value("Expand", self._zero_point(), write.value("Shape", scales))
             quantised = write.value("QuantizeLinear", flat, scales, zero_points, axis=0)
             self._quantised[rows, by_text] = (

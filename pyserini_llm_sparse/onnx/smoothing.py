@@ -73,12 +73,12 @@ def smoothing_factors(decoder: Decoder, largest: list[dict[str, Tensor]]) -> lis
 def smoothed(layer: Layer, factors: LayerFactors, decoder: Decoder) -> Layer:
     """Return a layer that computes the same, with its activations and weights balanced."""
     attended = _for_query_heads(factors.values, decoder)
-    own = len(layer.query_key_value.weight) - len(factors.values)  # the values come last
-    of_values = torch.cat([torch.ones(own), factors.values])
     return replace(
         layer,
         input_norm=layer.input_norm * factors.attention_input,
-        query_key_value=_scaled(layer.query_key_value, of_values, factors.attention_input),
+        query=_scaled(layer.query, None, factors.attention_input),
+        key=_scaled(layer.key, None, factors.attention_input),
+        value=_scaled(layer.value, factors.values, factors.attention_input),
         attention_output=_scaled(layer.attention_output, None, attended),
         feed_forward_norm=layer.feed_forward_norm * factors.feed_forward_input,
         gate=_scaled(layer.gate, None, factors.feed_forward_input),
@@ -101,16 +101,20 @@ class _Remember:
 
 
 def _factors(layer: Layer, largest: dict[str, Tensor], decoder: Decoder) -> LayerFactors:
-    network = torch.cat([layer.gate.weight, layer.up.weight])
     return LayerFactors(
-        attention_input=balance(largest["attention_input"], layer.query_key_value.weight.abs().amax(0)),
+        attention_input=balance(largest["attention_input"], _largest_weights(layer.query, layer.key, layer.value)),
         values=balance(
             _for_value_heads(largest["attended"], decoder),
-            _for_value_heads(layer.attention_output.weight.abs().amax(0), decoder),
+            _for_value_heads(_largest_weights(layer.attention_output), decoder),
         ),
-        feed_forward_input=balance(largest["feed_forward_input"], network.abs().amax(0)),
-        activated=balance(largest["activated"], layer.down.weight.abs().amax(0)),
+        feed_forward_input=balance(largest["feed_forward_input"], _largest_weights(layer.gate, layer.up)),
+        activated=balance(largest["activated"], _largest_weights(layer.down)),
     )
+
+
+def _largest_weights(*layers: Linear) -> Tensor:
+    """Return the largest magnitude of each input's weights in linear layers that share their inputs, ``[in]``."""
+    return torch.stack([layer.weight.abs().amax(0) for layer in layers]).amax(0)
 
 
 def _for_value_heads(channels: Tensor, decoder: Decoder) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,12 @@ def test_every_family_and_attention(family: str, attention: str, head: str, prec
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_merged_adapter(precision: str) -> None:
     assert_parity("exportable_adapter", precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_heads_of_another_size(precision: str) -> None:
+    assert_parity("heads_of_24", precision)
+    assert json.loads((exported("heads_of_24", precision) / "report.json").read_text())["builder"] == "fused"
 
 
 @pytest.mark.parametrize("rope", sorted(ROPES))
