@@ -67,10 +67,13 @@ def padded_rows(encoder: Any, texts: list[str]) -> list[int]:
     rows: list[int] = []
 
     class Counting:
+        batch_tokens: int
+
         def encode(self, texts: Sequence[Any], top_k: int | None) -> SparseVectors:
             rows.append(len(texts) * max(len(text.ids) for text in texts))
             return SparseVectors.empty(len(texts), encoder.checkpoint.vocabulary_size)
 
+    Counting.batch_tokens = encoder.engine.batch_tokens
     encoder._engine = Counting()
     encoder.encode_documents(texts, batch_size=BATCH)
     return rows

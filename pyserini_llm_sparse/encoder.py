@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_SIZE = 32
-BATCH_TOKENS = 16384  # padded tokens of one batch at most, whatever the batch size
 
 _logger = logging.getLogger("pyserini_llm_sparse")
 
@@ -53,7 +52,7 @@ class SparseEncoder:
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
         self._forward_lock = threading.Lock()
-        self._batch_tokens = BATCH_TOKENS
+        self._batch_tokens: int | None = None  # as many as the engine likes best, until memory is short
 
     @classmethod
     def load(
@@ -134,7 +133,7 @@ class SparseEncoder:
 
         Args:
             texts: The queries; None is an empty one.
-            batch_size: Most queries in one batch.
+            batch_size: Most queries in one batch; fewer are where they are long, see `Engine.batch_tokens`.
             max_length: Most tokens of a query, by default as the spec says.
 
         Returns:
@@ -217,7 +216,8 @@ class SparseEncoder:
         start = 0
         while start < len(texts):
             longest = len(texts[start].ids)
-            batch = texts[start : start + batch_length(longest, batch_size, self._batch_tokens)]
+            tokens = self._batch_tokens or self.engine.batch_tokens
+            batch = texts[start : start + batch_length(longest, batch_size, tokens)]
             try:
                 yield self._forward(batch, top_k)
                 start += len(batch)
@@ -245,16 +245,17 @@ def batch_length(longest: int, batch_size: int, batch_tokens: int) -> int:
     return max(1, min(batch_size, batch_tokens // longest))
 
 
-def batches_of(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:
+def batches_of(order: list[int], lengths: list[int], batch_size: int, batch_tokens: int) -> Iterator[list[int]]:
     """Group texts so that no batch has too many of them or too many padded tokens.
 
     Args:
         order: Numbers of the texts, longest first.
         lengths: Tokens of each text, by its number.
         batch_size: Most texts of a batch.
+        batch_tokens: Most padded tokens of a batch that has more than one text.
     """
     start = 0
     while start < len(order):
-        size = batch_length(lengths[order[start]], batch_size, BATCH_TOKENS)
+        size = batch_length(lengths[order[start]], batch_size, batch_tokens)
         yield order[start : start + size]
         start += size

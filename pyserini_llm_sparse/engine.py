@@ -18,11 +18,20 @@ if TYPE_CHECKING:
     from pyserini_llm_sparse.checkpoint import Checkpoint
 
 
+DEVICE_BATCH_TOKENS = 16384  # keeps a GPU busy
+THREAD_BATCH_TOKENS = 256  # what a core computes with stays in its caches; more at once is up to twice as slow
+LEAST_BATCH_TOKENS = 512
 _NO_MEMORY_ON_CPU = "can't allocate memory"
 
 
 class Engine(Protocol):
-    """Computes vectors; one batch at a time."""
+    """Computes vectors; one batch at a time.
+
+    Attributes:
+        batch_tokens: Padded tokens of a batch at most, where more than one text is in it, for the highest speed.
+    """
+
+    batch_tokens: int
 
     def encode(self, texts: Sequence[TokenizedText], top_k: int | None) -> SparseVectors:
         """Encode one batch.
@@ -53,10 +62,21 @@ def load_engine(checkpoint: Checkpoint, tokenization: Tokenization) -> Engine:
     return TorchEngine(checkpoint, tokenization)
 
 
+def best_batch_tokens(device_type: str, threads: int) -> int:
+    """Return how many padded tokens a batch should have on a device.
+
+    Args:
+        device_type: ``cpu``, or what torch or ONNX Runtime call another.
+        threads: CPU threads.
+    """
+    return max(LEAST_BATCH_TOKENS, THREAD_BATCH_TOKENS * threads) if device_type == "cpu" else DEVICE_BATCH_TOKENS
+
+
 class TorchEngine:
     """Computes vectors with the torch model.
 
     Attributes:
+        batch_tokens: See `Engine`.
         pad_side: On which side batches are padded; makes no difference to the vectors.
     """
 
@@ -71,6 +91,7 @@ class TorchEngine:
         self._tokenization = tokenization
         self._backbone = checkpoint.backbone
         self._allowed = torch.from_numpy(checkpoint.allowed).to(self._backbone.device)
+        self.batch_tokens = best_batch_tokens(self._backbone.device.type, torch.get_num_threads())
 
     def encode(self, texts: Sequence[TokenizedText], top_k: int | None) -> SparseVectors:
         """Encode one batch; see `Engine`.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.cores import allowed_cores
+from pyserini_llm_sparse.engine import best_batch_tokens
 from pyserini_llm_sparse.errors import (
     DataError,
     OutOfMemoryError,
@@ -50,6 +51,7 @@ class OnnxEngine:
     """Computes vectors with ONNX Runtime. Batches are padded on the right, as the graph needs it.
 
     Attributes:
+        batch_tokens: See `Engine`.
         session: The library's session.
     """
 
@@ -80,7 +82,11 @@ class OnnxEngine:
                     "%s: %s on cuda: what has no kernels there is computed on the CPU, with copies to and fro; an "
                     "export in fp16 is faster", folder, description.precision,
                 )  # fmt: skip
-        self.session = self._opened(runtime, cpu_threads(threads))
+        number_of_threads = cpu_threads(threads)
+        self.batch_tokens = best_batch_tokens(
+            "cpu" if self._number is None else "cuda", number_of_threads or os.cpu_count() or 1
+        )
+        self.session = self._opened(runtime, number_of_threads)
 
     def _opened(self, runtime: ModuleType, threads: int) -> Any:
         options = runtime.SessionOptions()

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from pyserini_llm_sparse.encoder import batches_of
-from pyserini_llm_sparse.engine import collected
+from pyserini_llm_sparse.engine import best_batch_tokens, collected
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, RunError, UsageError
 from pyserini_llm_sparse.spec import EncodingSpec, Side
 from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
@@ -141,7 +141,9 @@ class _ShareEncoder:
         tokenised = self.tokenization.token_ids(texts, side)
         filled = [number for number, text in enumerate(tokenised) if text.ids]
         filled.sort(key=lambda number: -len(tokenised[number].ids))
-        batches = list(batches_of(filled, [len(text.ids) for text in tokenised], self.batch_size))
+        lengths = [len(text.ids) for text in tokenised]
+        tokens = best_batch_tokens(self.device.type, threads=1)  # every process must come to the same batches
+        batches = list(batches_of(filled, lengths, self.batch_size, tokens))
         # A forward pass of a sharded model is a joint act: every process makes the same number of them.
         rounds = -(-len(batches) // self.processes)
         own: list[tuple[list[int], Vectors, float]] = []
