@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+EXTRAS ?= test,java
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 SOURCES = $(shell find pyserini_llm_sparse -type f -not -path '*/__pycache__/*') $(wildcard *.py *.pth *.start)
@@ -12,7 +13,7 @@ SOURCES = $(shell find pyserini_llm_sparse -type f -not -path '*/__pycache__/*')
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-end-to-end lint clean
+.PHONY: demo test test-end-to-end test-optimum lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo/run.py
@@ -23,6 +24,11 @@ test: $(VENV)/installed lint
 # The claims that only a whole Pyserini can prove, for the second interpreter of a continuous integration run.
 test-end-to-end: $(VENV)/installed
 	$(PYTEST) tests/integration
+
+# optimum's exporter needs transformers 4, and with it Python 3.11 and an environment of its own: VENV=.venv-optimum.
+test-optimum: EXTRAS = optimum,test,java
+test-optimum: $(VENV)/installed
+	$(PYTEST) tests/parity -k onnx
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -40,7 +46,7 @@ $(VENV)/dependencies: setup.cfg pyproject.toml $(VENV)/python-$(VERSION)
 	command -v nvidia-smi >/dev/null || \
 	  $(PIP) install --retries 1 --index-url https://download.pytorch.org/whl/cpu '$(TORCH)' 2>/dev/null || \
 	  echo 'No CPU build of PyTorch is to be had for this Python: installing the default build.'
-	$(PIP) install 'setuptools>=77' wheel '$(TORCH)' '.[test,java]'
+	$(PIP) install 'setuptools>=77' wheel '$(TORCH)' '.[$(EXTRAS)]'
 	@touch $@
 
 $(VENV)/python-%:

@@ -37,9 +37,11 @@ def step(name: str, options: argparse.Namespace) -> dict[str, Any]:
         said = f"{bytes_of(model) / 1e9:.2f} GB"
     elif name == "export":
         from pyserini_llm_sparse.onnx.export import export_model
+        from pyserini_llm_sparse.onnx.formats import in_words
 
         report = export_model(str(model), export, precision=options.precision, overwrite=True, note=print_error)
-        said = f"{report.bytes / 1e9:.2f} GB; writing {report.build_seconds:.0f} s; {report.formats}; {report.measured}"
+        errors = ", ".join(f"{name.replace('_', ' ')} {found:.3g}" for name, found in report.measured.items())
+        said = f"{report.bytes / 1e9:.2f} GB in {report.build_seconds:.0f} s; {in_words(report.formats)}; {errors}"
     else:
         from pyserini_llm_sparse import SparseEncoder
 

@@ -18,6 +18,7 @@ EMBEDDED = Path(__file__).resolve().parent / "models" / "csplade"
 SPEC_FILE = "encoding_spec.json"  # as in spec.py, which imports pydantic
 
 LOADING_OPTIONS = ("base", "tokenizer", "revision", "subfolder", "precision", "trust_remote_code")
+FASTEST = "auto"  # in place of a precision: the fastest on the machine
 _FIELD = re.compile(r",(?=[a-z_]+=)")
 
 # Everything of a repository that is needed, and nothing that can run code or is another format's copy.
@@ -36,7 +37,8 @@ class ModelReference:
         tokenizer: Path or hub id of the tokenizer, instead of the model's own.
         revision: Branch, tag or commit on the hub.
         subfolder: Folder inside the repository or directory that holds the model.
-        precision: Of the ONNX export that computes the vectors instead of torch, made at its first use.
+        precision: Of the ONNX export that computes the vectors instead of torch, made at its first use; ``auto`` for
+            what is the fastest.
         trust_remote_code: Whether code that comes with the model may run.
     """
 

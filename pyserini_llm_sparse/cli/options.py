@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pyserini_llm_sparse.catalog import KEYWORD
+from pyserini_llm_sparse.catalog import FASTEST, KEYWORD
 
 
 class PrecisionOption(StrEnum):
@@ -29,8 +29,12 @@ Encoder = Annotated[
 Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cpu or cuda:0; chosen by itself.")]
 DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default what suits the device.")]
 Precision = Annotated[
-    PrecisionOption | None,
-    typer.Option(help="Compute with ONNX Runtime in this precision; the model is exported at first use."),
+    str | None,
+    typer.Option(
+        metavar=f"[{'|'.join([*PrecisionOption, FASTEST])}]",
+        help=f"Compute with ONNX Runtime in this precision; the model is exported at first use. {FASTEST}: the "
+        "fastest on this machine.",
+    ),
 ]
 BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Texts computed together.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads; by default all cores.")]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pyserini_llm_sparse.catalog import read_json
+from pyserini_llm_sparse.catalog import FASTEST, read_json
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError, one_line
 from pyserini_llm_sparse.fingerprint import fingerprint
-from pyserini_llm_sparse.onnx.providers import device_number
+from pyserini_llm_sparse.onnx.providers import device_number, missing_driver
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
 
@@ -115,17 +116,38 @@ def asked_precision(
     Raises:
         UsageError: There is no such precision, or it contradicts the others.
     """
-    if asked is None or (export is not None and asked == export.precision):
+    if asked is None or (export is not None and asked in (export.precision, FASTEST)):
         return None
-    precision = known_precision(asked)
+    precision = fastest_precision(device) if asked == FASTEST else known_precision(asked)
     if export is not None:
         raise UsageError(f"{model}: precision {asked}: an ONNX export in {export.precision}; leave it out")
     if dtype is not None:
         raise UsageError(
             f"precision {asked} and dtype {dtype}: dtype is for torch, precision for ONNX Runtime; keep one"
         )
-    device_number(device or "cpu")
+    if precision is not None:
+        device_number(device or "cpu")
     return precision
+
+
+def fastest_precision(device: str | None) -> Precision | None:
+    """Return the precision that is the fastest with what is installed; None for torch in its own.
+
+    On a CPU it is int8. On a GPU torch computes in bfloat16, than which no export has been measured to be faster.
+
+    Args:
+        device: Where the model was asked to run; None for the best there is.
+    """
+    on_cpu = device == "cpu" or (device is None and not _is_gpu_there())
+    return "int8" if on_cpu and find_spec("onnx") and find_spec("onnxruntime") else None
+
+
+def _is_gpu_there() -> bool:
+    if missing_driver():  # which is known without the second that it takes to import torch
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def require_fields_in_graph(folder: Path, spec: EncodingSpec) -> None:

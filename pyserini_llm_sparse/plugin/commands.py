@@ -71,7 +71,7 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
     if "--precision" not in parser._option_string_actions:
         parser.add_argument(
             "--precision", action=RememberChoice,
-            help="such as fp32 or int8: csplade computes with ONNX Runtime (pyserini-llm-sparse)",
+            help="fp32, int8, ...: csplade computes with ONNX Runtime; auto: the fastest here (pyserini-llm-sparse)",
         )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ import torch
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.cores import allowed_cores, cores_each
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError
+from pyserini_llm_sparse.onnx import description
+from pyserini_llm_sparse.onnx.description import fastest_precision
 from pyserini_llm_sparse.onnx.providers import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -87,6 +89,19 @@ def test_an_export_for_the_cpu_stays_there_and_a_device_that_was_asked_for_is_ke
     assert [export_device(None, precision) for precision in ("fp32", "int8", "int4")] == ["cpu"] * 3
     assert export_device("cpu", "fp16") == "cpu" and export_device("cuda:1", "int8") == "cuda:1"
     assert SparseEncoder.load(str(exported(NAME))).device == torch.device("cpu")
+
+
+@without_cuda
+def test_the_fastest_on_a_cpu_is_int8_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = str(checkpoint(NAME))
+    assert SparseEncoder.load(name, precision="auto").checkpoint.precision == "onnx int8"
+    assert SparseEncoder.load(f"{name},precision=auto", device="cpu").checkpoint.precision == "onnx int8"
+    assert SparseEncoder.load(str(exported(NAME)), precision="auto").checkpoint.precision == "onnx fp32"
+    assert [fastest_precision(device) for device in ("cuda:1", "mps")] == [None, None]
+    with pytest.raises(UsageError, match="precision auto and dtype bfloat16"):
+        SparseEncoder.load(name, precision="auto", dtype="bfloat16")
+    monkeypatch.setattr(description, "find_spec", lambda package: None if package == "onnx" else package)
+    assert SparseEncoder.load(name, precision="auto").checkpoint.precision == "float32"
 
 
 @without_cuda
