@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pyserini_llm_sparse import __version__
-from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, export, index, search, train
+from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, export, index, regress, search, train
 from pyserini_llm_sparse.cli.console import PROGRAM, examples, say
 from pyserini_llm_sparse.errors import LlmSparseError, PartialError, ResourceError
 from pyserini_llm_sparse.plugin.environment import share_cores
@@ -33,7 +33,7 @@ app = typer.Typer(
     context_settings=_SETTINGS,
     epilog=examples("encode --corpus corpus.jsonl --output vectors"),
 )
-for module in (encode, encode_queries, index, search, explain, export, doctor):
+for module in (encode, encode_queries, index, search, explain, export, regress, doctor):
     app.command(module.NAME, epilog=examples(*module.EXAMPLES), context_settings=_SETTINGS)(module.command)
 app.add_typer(train.phase_app(_SETTINGS))
 

@@ -42,7 +42,7 @@ def read_topics(topics: str | Path, named: Callable[[str], Mapping[str, str]] | 
     if str(topics).startswith(IRDS):
         found = [(f"{topics}:{n}", topic) for n, topic in enumerate(_irds_topics(str(topics)), 1)]
     elif path.is_file() or path.is_dir():
-        found = list(_file_topics(_topics_file(path)))
+        found = list(_file_topics(topics_file(path)))
     else:
         known = named(str(topics)) if named else None
         if not known:
@@ -61,7 +61,12 @@ def read_topics(topics: str | Path, named: Callable[[str], Mapping[str, str]] | 
     return [topic for _, topic in found]
 
 
-def _topics_file(path: Path) -> Path:
+def topics_file(path: Path) -> Path:
+    """Return the file that holds the topics of a path: itself, or the queries of a BEIR folder.
+
+    Raises:
+        ResourceError: The folder has none.
+    """
     if path.is_file():
         return path
     for suffix in ("", *COMPRESSIONS):

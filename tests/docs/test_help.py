@@ -19,7 +19,17 @@ def help_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_all_documented_commands_are_there() -> None:
-    assert COMMANDS == ["doctor", "encode", "encode-queries", "explain", "export", "index", "search", "train"]
+    assert COMMANDS == [
+        "doctor",
+        "encode",
+        "encode-queries",
+        "explain",
+        "export",
+        "index",
+        "regress",
+        "search",
+        "train",
+    ]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS, *PHASES])

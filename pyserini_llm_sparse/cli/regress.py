@@ -1,0 +1,75 @@
+"""``regress``: runs a recipe, compares its scores with what is expected, and writes the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pyserini_llm_sparse.cli import options
+from pyserini_llm_sparse.cli.console import count, duration, print_json, say
+from pyserini_llm_sparse.errors import PartialError, RunError, UsageError
+
+NAME = "regress"
+EXAMPLES = (
+    "regress examples/regressions/demo.yaml",
+    "regress examples/regressions/scifact.yaml --data beir --only bm25 --only csplade",
+    "regress examples/regressions/scifact.yaml --data beir --dry-run",
+)
+REPORT = "report.md"
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that the recipe's collections are in; by default the recipe's own.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder for everything that is made, one for each recipe in it.")] = Path(
+        "build/regressions"
+    ),
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="SYSTEM", help="Run this system; may be given again.")
+    ] = None,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="Of indexing and searching.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and run nothing.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Run systems on test collections by Pyserini's commands, and compare their scores with those expected.
+
+    Nothing is done twice: what is done and has the same inputs stays, and an interrupted run goes on. Exit code 6: a
+    score is FAIL, or nothing could be run; 7: a system could not be run, others were.
+    """
+    from pyserini_llm_sparse.regressions.plan import plan_recipe
+    from pyserini_llm_sparse.regressions.recipe_file import load_recipe
+    from pyserini_llm_sparse.regressions.report import as_json, report, score_table
+    from pyserini_llm_sparse.regressions.runner import run_recipe
+
+    loaded = load_recipe(recipe)
+    if unknown := [name for name in only or () if name not in loaded.systems]:
+        raise UsageError(f"{recipe}: no system {unknown[0]}: it has {', '.join(loaded.systems)}; name one of them")
+    folder = work / recipe.stem
+    plans = plan_recipe(loaded, data or recipe.parent, folder, threads, only)
+    if dry_run:
+        for plan in plans:
+            for step in plan.steps:
+                if shown := step.shown():
+                    typer.echo(shown)
+        return
+    result = run_recipe(loaded, plans, say)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REPORT).write_text(report(result), encoding="utf-8")
+    if json:
+        print_json(as_json(result))
+    else:
+        for name, found in result.collections.items():
+            typer.echo("\n".join([name, *score_table(result, found), ""]))
+    say(
+        f"{count(result.ran, 'step')} done now, {count(len(result.records) - result.ran, 'step')} before; "
+        f"{duration(result.seconds)}, of which {duration(result.own_seconds)} outside of them; {folder / REPORT}"
+    )
+    if result.failed:
+        raise RunError(f"{recipe}: not as expected: {'; '.join(result.failed)}")
+    if result.problems:
+        kind = PartialError if any(found.scores for found in result.collections.values()) else RunError
+        raise kind(f"{recipe}: {'; '.join(result.problems)}")

@@ -1,0 +1,90 @@
+"""Read files of settings in YAML, and tell on which line each setting stands."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pyserini_llm_sparse.errors import DataError, ResourceError, at
+
+Place = tuple[str | int, ...]
+"""Where a setting stands: the keys, and in lists the numbers, that lead to it."""
+
+
+def read_settings(path: Path, kind: str) -> tuple[dict[str, Any], dict[Place, int]]:
+    """Return a YAML file's mapping and the line of each setting in it.
+
+    Args:
+        path: The file.
+        kind: What it is, for messages, such as ``run file``.
+
+    Raises:
+        ResourceError: The file cannot be read.
+        DataError: It is no YAML, no mapping, or a key is given twice.
+    """
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot read the {kind}: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a {kind}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+    try:
+        node = yaml.compose(text, Loader=_loader())
+        content = yaml.load(text, Loader=_loader())  # a SafeLoader that knows 1e-5
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        why = getattr(error, "problem", None) or "malformed"
+        raise DataError(f"{at(path, mark.line + 1 if mark else None)}: not YAML: {why}; correct it") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise DataError(f"{path}: not a {kind}: one `field: value` a line is expected; correct it")
+    lines: dict[Place, int] = {}
+    _find_lines(node, (), path, lines)
+    return content, lines
+
+
+def read_value(text: str) -> Any:
+    """Return a value as it would be read in such a file.
+
+    Raises:
+        ValueError: It is not YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_loader())
+    except yaml.YAMLError as error:
+        raise ValueError(text) from error
+
+
+def _find_lines(node: Any, place: Place, path: Path, lines: dict[Place, int]) -> None:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            own = (*place, str(key.value))
+            if own in lines:
+                raise DataError(f"{at(path, key.start_mark.line + 1)}: {key.value}: given twice; remove one of them")
+            lines[own] = key.start_mark.line + 1
+            _find_lines(value, own, path, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            lines[*place, number] = value.start_mark.line + 1
+            _find_lines(value, (*place, number), path, lines)
+
+
+@cache
+def _loader() -> Any:
+    """Return a safe loader to which ``1e-5`` is a number, as in YAML 1.2; to YAML 1.1 it is text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+    return Loader

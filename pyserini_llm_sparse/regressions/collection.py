@@ -1,0 +1,103 @@
+"""Lays a test collection out as Pyserini's commands read it: documents, topics and judgements."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import orjson
+
+from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.formats.corpus import IRDS, corpus_files, load_irds, read_corpus
+from pyserini_llm_sparse.formats.qrels import qrels_file, read_qrels
+from pyserini_llm_sparse.formats.records import Rejected
+from pyserini_llm_sparse.formats.topics import read_topics, topics_file
+from pyserini_llm_sparse.regressions.recipe import CollectionSource
+
+DOCUMENTS = Path("corpus") / "documents.jsonl"
+# Pyserini chooses a file's reader by its path: with "beir" in it lines are id, tab and text, whatever else is in it.
+TOPICS = Path("beir-topics.tsv")
+QRELS = Path("qrels.txt")
+_BLOCK = 1 << 20
+
+
+class Collection:
+    """A collection where it comes from; nothing is read before it is asked for."""
+
+    def __init__(self, source: CollectionSource, data: Path) -> None:
+        """Name the parts of a collection.
+
+        Args:
+            source: Where it comes from.
+            data: Folder that relative paths are in.
+        """
+        self._source = source
+        if source.irds is not None:
+            self._corpus = self._topics = f"{IRDS}{source.irds}"
+        elif source.beir is not None:
+            self._corpus = self._topics = str(data / source.beir)
+        else:
+            self._corpus, self._topics = f"{data / (source.corpus or '')}", f"{data / (source.topics or '')}"
+        self._data = data
+
+    def digest(self) -> str:
+        """Return a name of the collection's content: of its files, or of an ir_datasets id.
+
+        Raises:
+            ResourceError: A file cannot be read.
+        """
+        found = hashlib.sha256(repr((self._source.irds, self._source.fields)).encode())
+        if self._source.irds is None:
+            for path in [*corpus_files(self._corpus), topics_file(Path(self._topics)), self._qrels()]:
+                try:
+                    with path.open("rb") as stream:
+                        while block := stream.read(_BLOCK):
+                            found.update(block)
+                except OSError as error:
+                    raise ResourceError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+        return found.hexdigest()
+
+    def write(self, folder: Path) -> dict[str, int]:
+        """Write documents, judged topics and judgements to a folder. Returns how many of each there are.
+
+        Raises:
+            LlmSparseError: A record cannot be used, or none is there.
+        """
+        (folder / DOCUMENTS).parent.mkdir(parents=True)
+        documents = 0
+        with (folder / DOCUMENTS).open("wb") as stream:
+            for record in read_corpus(self._corpus, self._source.fields):
+                if isinstance(record, Rejected):
+                    raise record.error()
+                # Pyserini takes what follows a line's end for another field.
+                contents = " ".join(record.text.split())
+                stream.write(orjson.dumps({"id": record.id, "contents": contents}) + b"\n")
+                documents += 1
+        judged = self._judgements()
+        lines = [
+            f"{topic.id}\t{' '.join(topic.text.split())}\n" for topic in read_topics(self._topics) if topic.id in judged
+        ]
+        if not lines:
+            raise DataError(f"{self._topics}: no topic is judged: its judgements have other ids; check the files")
+        (folder / TOPICS).write_text("".join(lines), encoding="utf-8")
+        rows = [
+            f"{query} 0 {document} {grade}\n" for query, grades in judged.items() for document, grade in grades.items()
+        ]
+        (folder / QRELS).write_text("".join(rows), encoding="utf-8")
+        return {"documents": documents, "queries": len(lines), "judgements": len(rows)}
+
+    def _qrels(self) -> Path:
+        if self._source.beir is not None:
+            return qrels_file(self._corpus, self._source.split)
+        return self._data / (self._source.qrels or "")
+
+    def _judgements(self) -> dict[str, dict[str, int]]:
+        if self._source.irds is None:
+            return read_qrels(self._qrels())
+        dataset = load_irds(self._corpus)
+        if not dataset.has_qrels():
+            raise ResourceError(f"{self._corpus}: has no judgements; name a part that has them")
+        found: dict[str, dict[str, int]] = {}
+        for one in dataset.qrels_iter():
+            found.setdefault(str(one.query_id), {})[str(one.doc_id)] = int(one.relevance)
+        return found

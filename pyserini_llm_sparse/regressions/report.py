@@ -1,0 +1,143 @@
+"""The report of a recipe in Markdown: effectiveness beside cost, and the commands that made it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from typing import Any
+
+from pyserini_llm_sparse.cores import allowed_cores
+from pyserini_llm_sparse.regressions.plan import FAISS, INDEX
+from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
+from pyserini_llm_sparse.regressions.scores import CONFIDENCE, Score
+from pyserini_llm_sparse.regressions.steps import Step
+
+SIGNIFICANT = 0.05
+_PACKAGES = ("pyserini-llm-sparse", "pyserini", "torch", "transformers", "onnxruntime", "ir-measures")
+
+
+def report(result: Result) -> str:
+    """Return the report."""
+    return "\n".join(_lines(result)) + "\n"
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """Return what a script needs of a result."""
+    collections = {
+        name: {
+            "scores": {
+                system: {measure: _score_json(score) for measure, score in scores.items()}
+                for system, scores in found.scores.items()
+            },
+            "problems": found.problems,
+        }
+        for name, found in result.collections.items()
+    }
+    return {
+        "title": result.recipe.title,
+        "collections": collections,
+        "steps": list(result.records.values()),
+        "steps_done_now": result.ran,
+        "seconds": round(result.seconds, 3),
+        "own_seconds": round(result.own_seconds, 3),
+    }
+
+
+def score_table(result: Result, found: CollectionResult) -> Iterator[str]:
+    """Yield the lines of a collection's table of scores."""
+    measures = result.recipe.measures
+    yield _row(["system", *measures])
+    yield _row(["---"] * (len(measures) + 1))
+    for system in result.recipe.systems:
+        if system in found.scores:
+            yield _row([system, *(_score_cell(found.scores[system][measure]) for measure in measures)])
+
+
+def _lines(result: Result) -> Iterator[str]:
+    recipe = result.recipe
+    yield f"# {recipe.title}"
+    if recipe.about:
+        yield from ("", recipe.about.strip())
+    for name, found in result.collections.items():
+        yield from ("", f"## {name}", "")
+        yield from _collection(result, found)
+    yield from ("", "## Commands", "", "```bash")
+    steps = [step for found in result.collections.values() for step in found.plan.steps]
+    yield from (shown for step in steps if (shown := step.shown()))
+    yield from ("```", "", "## Machine and versions", "")
+    cores = allowed_cores()
+    yield f"{platform.platform()}, {platform.machine()}, Python {platform.python_version()}" + (
+        f", {cores} cores" if cores else ""
+    )
+    yield ""
+    yield ", ".join(f"{package} {version}" for package in _PACKAGES if (version := _version(package)))
+
+
+def _collection(result: Result, found: CollectionResult) -> Iterator[str]:
+    prepared = found.plan.prepared
+    record = result.records.get(prepared)
+    if record is not None:
+        yield f"{record['documents']:,} documents, {record['queries']:,} queries, {record['judgements']:,} judgements."
+        yield ""
+    yield from score_table(result, found)
+    yield ""
+    if len(found.scores) > 1:
+        yield (
+            f"In brackets: {CONFIDENCE:.0%} of the means of resampled queries. ▲ better and ▼ worse than "
+            f"{result.recipe.against}, by a paired t-test with p < {SIGNIFICANT} after Holm's correction."
+        )
+        yield ""
+    yield from _costs(result, found, None if record is None else record["documents"])
+    yield from (f"- {system} could not be run: {problem}" for system, problem in found.problems.items())
+
+
+def _costs(result: Result, found: CollectionResult, documents: int | None) -> Iterator[str]:
+    yield _row(["system", "documents/s", "index bytes", "seconds of its steps", "peak MB"])
+    yield _row(["---"] * 5)
+    for system in found.scores:
+        steps = found.plan.systems[system]
+        records = [result.records[step] for step in steps if step.command]
+        encoding = next((result.records[step] for step in steps if step.folder.name == "vectors"), None)
+        speed = "-" if encoding is None or not documents else f"{documents / encoding['seconds']:,.1f}"
+        peaks = [record["peak_bytes"] for record in records if record["peak_bytes"]]
+        yield _row([
+            system, speed, f"{_index_bytes(steps):,}", f"{sum(record['seconds'] for record in records):,.1f}",
+            f"{max(peaks) / 1e6:,.0f}" if peaks else "-",
+        ])  # fmt: skip
+    yield ""
+
+
+def _index_bytes(steps: Sequence[Step]) -> int:
+    """Return the size of what is searched."""
+    searched = {before.folder for step in steps if step.folder.name == "search" for before in step.after}
+    files = [path for folder in searched for name in (INDEX, FAISS) for path in (folder / name).rglob("*")]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def _score_cell(score: Score) -> str:
+    cell = f"{score.mean:.4f} [{score.low:.3f}, {score.high:.3f}]"
+    if score.p_value is not None and score.p_value < SIGNIFICANT:
+        cell += " ▲" if score.is_better else " ▼"
+    if score.verdict is not None and score.expected is not None:
+        cell += f" {score.verdict}" + (f" ({score.expected.source} {score.expected.score:g})"
+                                       if score.verdict != "OK" else "")  # fmt: skip
+    return cell
+
+
+def _score_json(score: Score) -> dict[str, Any]:
+    return {
+        "mean": score.mean, "low": score.low, "high": score.high, "p_value": score.p_value, "verdict": score.verdict,
+        "expected": None if score.expected is None else score.expected.model_dump(),
+    }  # fmt: skip
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,132 @@
+"""Runs a recipe: every step that is not done yet, then the scores; what is broken keeps nothing else from running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyserini_llm_sparse.errors import LlmSparseError
+from pyserini_llm_sparse.regressions.plan import CollectionPlan
+from pyserini_llm_sparse.regressions.recipe import Recipe
+from pyserini_llm_sparse.regressions.scores import Score, score_systems, values_by_query
+from pyserini_llm_sparse.regressions.steps import Step
+
+Note = Callable[[str], None]
+
+
+@dataclass
+class CollectionResult:
+    """What was found on a collection.
+
+    Attributes:
+        plan: How.
+        scores: By system and measure, of the systems that ran.
+        problems: Why the others did not, by system.
+    """
+
+    plan: CollectionPlan
+    scores: dict[str, dict[str, Score]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """What came of a recipe.
+
+    Attributes:
+        recipe: The recipe.
+        collections: By name.
+        records: Of all steps that are done.
+        ran: How many of them were done now.
+        seconds: Of the whole run.
+        own_seconds: Those that no step took.
+    """
+
+    recipe: Recipe
+    collections: dict[str, CollectionResult]
+    records: dict[Step, dict[str, Any]]
+    ran: int
+    seconds: float
+    own_seconds: float
+
+    @property
+    def failed(self) -> list[str]:
+        """The scores that are not as expected, in words."""
+        return [
+            f"{name}: {system}: {measure} is {score.mean:.4f}, {score.expected.score:g} was expected"
+            for name, found in self.collections.items()
+            for system, scores in found.scores.items()
+            for measure, score in scores.items()
+            if score.verdict == "FAIL" and score.expected is not None
+        ]
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be run, in words; systems with the same reason are named together."""
+        found: dict[str, list[str]] = {}
+        for name, collection in self.collections.items():
+            for system, problem in collection.problems.items():
+                found.setdefault(problem, []).append(f"{name}: {system}")
+        return [f"{', '.join(systems)}: {problem}" for problem, systems in found.items()]
+
+
+def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note) -> Result:
+    """Do what is not done yet, and score all rankings.
+
+    Args:
+        recipe: The recipe.
+        plans: Of its collections.
+        note: Told what is being done.
+    """
+    started = time.monotonic()
+    records: dict[Step, dict[str, Any]] = {}
+    problems: dict[Step, str] = {}
+    waiting: list[Step] = []
+    for step in (step for plan in plans for step in plan.steps):
+        try:
+            record = step.record()
+        except LlmSparseError as error:  # a model or a collection is not there
+            problems[step] = str(error)
+            continue
+        if record is None:
+            waiting.append(step)
+        else:
+            records[step] = record
+    before, in_steps = len(records), 0.0
+    for number, step in enumerate(waiting):
+        if (earlier := next((one for one in step.after if one in problems), None)) is not None:
+            problems[step] = problems[earlier]
+            continue
+        note(f"[{number + 1}/{len(waiting)}] {step.title}{_time_left(waiting[number:])}")
+        if shown := step.shown():
+            note(f"  {shown}")
+        began = time.monotonic()
+        try:
+            records[step] = step.run()
+        except LlmSparseError as error:
+            problems[step] = str(error)
+            note(f"  failed: {error}")
+        in_steps += time.monotonic() - began
+    found = {plan.name: _scored(recipe, plan, problems) for plan in plans}
+    seconds = time.monotonic() - started
+    return Result(recipe, found, records, len(records) - before, seconds, seconds - in_steps)
+
+
+def _scored(recipe: Recipe, plan: CollectionPlan, problems: dict[Step, str]) -> CollectionResult:
+    result, values = CollectionResult(plan), {}
+    for system, steps in plan.systems.items():
+        if (broken := next((step for step in steps if step in problems), None)) is not None:
+            result.problems[system] = problems[broken]
+        else:
+            values[system] = values_by_query(plan.qrels, plan.run(system), recipe.measures)
+    result.scores = score_systems(values, recipe.against, recipe.expected.get(plan.name, {}))
+    return result
+
+
+def _time_left(steps: Sequence[Step]) -> str:
+    """Return how long steps took the last time, with other inputs as it may be; nothing where that is not known."""
+    before = [step.earlier_seconds() for step in steps]
+    known = [seconds for seconds in before if seconds is not None]
+    return f" (what is left took {sum(known):,.0f} s the last time)" if len(known) == len(before) else ""

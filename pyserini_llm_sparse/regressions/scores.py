@@ -1,0 +1,139 @@
+"""Scores of rankings, with what chance alone could do, and whether they are as expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyserini_llm_sparse.regressions.recipe import Expected
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+OKISH = 10  # tolerances
+_SEED = 7
+
+Verdict = Literal["OK", "OKish", "FAIL"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measure of a ranking.
+
+    Attributes:
+        mean: Over the judged queries; a query that was not answered counts as 0.
+        low: Where the confidence interval of the mean starts.
+        high: Where it ends.
+        p_value: That a difference from the baseline at least as large comes by chance, corrected for the number of
+            comparisons; None for the baseline.
+        is_better: Whether it is above the baseline's.
+        expected: What was expected, if anything.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_value: float | None = None
+    is_better: bool = False
+    expected: Expected | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the score is as expected; None if nothing is."""
+        return None if self.expected is None else judged(self.mean, self.expected)
+
+
+def judged(score: float, expected: Expected) -> Verdict:
+    """Compare a score with what was expected.
+
+    >>> judged(0.6789, Expected(score=0.679))
+    'OK'
+    """
+    off = abs(score - expected.score)
+    if off <= expected.tolerance:
+        return "OK"
+    return "OKish" if off <= OKISH * expected.tolerance else "FAIL"
+
+
+def values_by_query(qrels: Path, run: Path, measures: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Return each measure of all judged queries, in the order of their ids.
+
+    Args:
+        qrels: Judgements in TREC's columns.
+        run: A run file in TREC's columns.
+        measures: In the notation of ir-measures.
+    """
+    import ir_measures
+
+    judgements = list(ir_measures.read_trec_qrels(str(qrels)))
+    queries = {query: number for number, query in enumerate(sorted({one.query_id for one in judgements}))}
+    found = {name: np.zeros(len(queries)) for name in measures}
+    parsed = {ir_measures.parse_measure(name): name for name in measures}
+    for metric in ir_measures.iter_calc(list(parsed), judgements, ir_measures.read_trec_run(str(run))):
+        if metric.query_id in queries:
+            found[parsed[metric.measure]][queries[metric.query_id]] = metric.value
+    return found
+
+
+def score_systems(
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    baseline: str,
+    expected: Mapping[str, Mapping[str, Expected]],
+) -> dict[str, dict[str, Score]]:
+    """Return the scores of all systems on a collection.
+
+    Differences from the baseline are tested by a paired t-test, and the p-values of a measure corrected for the number
+    of systems (Holm, 1979).
+
+    Args:
+        values: By system and measure, the measure of each query.
+        baseline: The system that the others are compared with; without it there are no tests.
+        expected: By system and measure.
+    """
+    scores: dict[str, dict[str, Score]] = {system: {} for system in values}
+    for measure in dict.fromkeys(name for found in values.values() for name in found):
+        others = [system for system in values if system != baseline and baseline in values]
+        tested = dict(
+            zip(others, holm([_p_value(values[system][measure], values[baseline][measure]) for system in others]),
+                strict=True)
+        )  # fmt: skip
+        for system, found in values.items():
+            low, high = interval(found[measure])
+            mean = float(found[measure].mean())
+            scores[system][measure] = Score(
+                mean, low, high, tested.get(system), system in tested and mean > values[baseline][measure].mean(),
+                expected.get(system, {}).get(measure),
+            )  # fmt: skip
+    return scores
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the bootstrap's confidence interval of a mean (percentiles of the means of resampled queries)."""
+    chance = np.random.default_rng(_SEED)
+    picked = chance.integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.quantile(values[picked].mean(1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number by Holm's step-down method.
+
+    >>> [round(value, 3) for value in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def _p_value(values: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """Return the p-value of a paired t-test; 1 where nothing differs."""
+    from scipy.stats import ttest_rel
+
+    return 1.0 if np.array_equal(values, others) else float(ttest_rel(values, others).pvalue)

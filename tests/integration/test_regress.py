@@ -1,0 +1,144 @@
+"""A recipe runs Pyserini's commands once, goes on where it was killed, and one broken system loses nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Pyserini
+
+RECIPE = """\
+title: A small comparison
+collections:
+  demo: {{corpus: {demo}/corpus, topics: {demo}/queries.tsv, qrels: {demo}/qrels.txt}}
+systems:
+  bm25: {{kind: bm25}}
+  csplade: {{kind: csplade}}
+  broken: {{kind: csplade, encoder: "csplade:{demo}"}}
+  both: {{kind: fusion, of: [bm25, csplade]}}
+  lost: {{kind: fusion, of: [bm25, broken]}}
+measures: [nDCG@10, R@100]
+expected:
+  demo:
+    bm25: {{nDCG@10: 0.5645}}
+    csplade: {{nDCG@10: {score}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(pyserini: Pyserini, root: Path) -> Path:
+    """A folder with a recipe, of whose systems one has no model."""
+    folder = pyserini.folder / "regress"
+    folder.mkdir()
+    write(folder / "recipe.yaml", root)
+    return folder
+
+
+def write(path: Path, root: Path, score: float = 0.6556) -> Path:
+    path.write_text(RECIPE.format(demo=root / "examples" / "demo", score=score), encoding="utf-8")
+    return path
+
+
+def regress(pyserini: Pyserini, recipe: Path, *options: object, code: int = 0) -> dict[str, Any]:
+    done = pyserini.module("pyserini_llm_sparse", "regress", recipe, "--json", *options, check=False)
+    assert done.returncode == code, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return {**found, "notes": done.stderr}
+
+
+@pytest.fixture(scope="module")
+def first(pyserini: Pyserini, folder: Path) -> dict[str, Any]:
+    """What comes of the recipe."""
+    return regress(pyserini, folder / "recipe.yaml", "--work", folder / "work", code=7)
+
+
+def test_systems_are_scored_and_a_broken_one_loses_only_what_needs_it(first: dict[str, Any]) -> None:
+    scores, problems = (first["collections"]["demo"][name] for name in ("scores", "problems"))
+    assert list(scores) == ["bm25", "csplade", "both"]
+    assert scores["bm25"]["nDCG@10"]["verdict"] == scores["csplade"]["nDCG@10"]["verdict"] == "OK"
+    assert scores["csplade"]["nDCG@10"]["p_value"] < 1 and scores["bm25"]["nDCG@10"]["p_value"] is None
+    assert scores["both"]["R@100"]["mean"] >= scores["bm25"]["R@100"]["mean"]
+    assert set(problems) == {"broken", "lost"} and len(set(problems.values())) == 1
+    assert first["notes"].strip().splitlines()[-1].startswith("pyserini-llm-sparse: ")
+    assert "demo: broken, demo: lost: " in first["notes"]
+
+
+def test_nothing_is_done_twice(first: dict[str, Any], pyserini: Pyserini, folder: Path) -> None:
+    again = regress(pyserini, folder / "recipe.yaml", "--work", folder / "work", code=7)
+    assert first["steps_done_now"] == 7 and again["steps_done_now"] == 0
+    assert again["collections"] == first["collections"] and again["steps"] == first["steps"]
+    assert all(step["seconds"] > 0 for step in first["steps"])
+    assert all(step["peak_bytes"] > 1_000_000 for step in first["steps"] if step["command"]) or os.name == "nt"
+
+
+def test_the_report_has_scores_costs_and_the_commands_that_ran(first: dict[str, Any], folder: Path) -> None:
+    report = (folder / "work" / "recipe" / "report.md").read_text(encoding="utf-8")
+    assert "| bm25 | 0.5645 [" in report and "] OK |" in report
+    for step in first["steps"]:
+        assert step["command"] in report
+    assert "- broken could not be run: " in report
+
+
+def test_a_printed_command_can_be_pasted(first: dict[str, Any], pyserini: Pyserini, folder: Path) -> None:
+    search = next(step["command"] for step in first["steps"] if "--impact --encoder csplade" in step["command"])
+    run = folder / "work" / "recipe" / "demo" / "csplade" / "search" / "run.txt"
+    before = run.read_bytes()
+    run.unlink()
+    pyserini(*search.split()[1:])
+    assert run.read_bytes() == before
+
+
+def test_a_changed_expectation_fails_without_running_anything(
+    first: dict[str, Any], pyserini: Pyserini, folder: Path, root: Path
+) -> None:
+    wrong = write(folder / "wrong.yaml", root, 0.9)
+    (folder / "wrong-work").mkdir()
+    (folder / "work" / "recipe").rename(folder / "wrong-work" / "wrong")
+    try:
+        found = regress(pyserini, wrong, "--work", folder / "wrong-work", "--only", "csplade", code=6)
+    finally:
+        (folder / "wrong-work" / "wrong").rename(folder / "work" / "recipe")
+    assert found["collections"]["demo"]["scores"]["csplade"]["nDCG@10"]["verdict"] == "FAIL"
+    assert "not as expected: demo: csplade: nDCG@10 is 0.65" in found["notes"]
+
+
+def test_a_missing_collection_is_one_line(pyserini: Pyserini, folder: Path) -> None:
+    recipe = folder / "missing.yaml"
+    recipe.write_text("title: t\ncollections: {none: {beir: none}}\nsystems: {bm25: {kind: bm25}}\n")
+    done = pyserini.module("pyserini_llm_sparse", "regress", recipe, "--work", folder / "missing", check=False)
+    assert done.returncode == 6
+    assert f"none: bm25: {folder / 'none'}: no such corpus" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL on this system")
+def test_killed_at_random_points_it_ends_with_the_same_scores(
+    first: dict[str, Any], pyserini: Pyserini, folder: Path
+) -> None:
+    command = [
+        str(pyserini.python), "-m", "pyserini_llm_sparse", "regress", str(folder / "recipe.yaml"), "--work",
+        str(folder / "killed"), "--only", "bm25",
+    ]  # fmt: skip
+    chance, done_before = random.Random(5), 0
+    for _ in range(2):
+        process = subprocess.Popen(
+            command, cwd=folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(chance.uniform(2, 7))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        done_before = len(list((folder / "killed").rglob("step.json")))
+    found = regress(pyserini, folder / "recipe.yaml", "--work", folder / "killed", "--only", "bm25")
+    assert found["steps_done_now"] == 3 - done_before
+    assert found["collections"]["demo"]["scores"]["bm25"] == {
+        measure: {**score, "p_value": None}
+        for measure, score in first["collections"]["demo"]["scores"]["bm25"].items()
+    }  # fmt: skip
+    assert not list((folder / "killed").rglob("*.unfinished"))

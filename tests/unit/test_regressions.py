@@ -1,0 +1,227 @@
+"""Recipes are checked line by line, planned without doing anything twice, and scored as the field does."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
+from pyserini_llm_sparse.regressions.collection import DOCUMENTS, QRELS, TOPICS, Collection
+from pyserini_llm_sparse.regressions.plan import CollectionPlan, plan_recipe
+from pyserini_llm_sparse.regressions.recipe import CollectionSource, Expected
+from pyserini_llm_sparse.regressions.recipe_file import load_recipe
+from pyserini_llm_sparse.regressions.scores import holm, interval, judged, score_systems, values_by_query
+from pyserini_llm_sparse.regressions.steps import Step
+
+RECIPE = """\
+title: A comparison
+collections:
+  small: {beir: small}
+systems:
+  bm25: {kind: bm25}
+  rm3: {kind: bm25, rm3: true}
+  csplade: {kind: csplade}
+  model: {kind: csplade, query_encoder: model}
+  int8: {kind: csplade, precision: int8}
+  fused: {kind: fusion, of: [bm25, csplade]}
+expected:
+  small:
+    bm25: {nDCG@10: 0.5, AP: {score: .3, tolerance: 0.01, source: published}}
+"""
+
+
+def write_recipe(folder: Path, text: str = RECIPE) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "message"),
+    [
+        ("kind: bm25}", "kind: bm2}", 5, "systems.bm25: Input tag 'bm2'"),
+        ("title:", "titel:", 1, "titel: no such field"),
+        ("rm3: true", "rm3: perhaps", 6, "systems.rm3.rm3"),
+        ("kind: csplade}", "kind: csplade, k1: 3}", 7, "systems.csplade.k1: no such field"),
+        ("query_encoder: model", "query_encoder: mode", 8, "systems.model.query_encoder"),
+        ("[bm25, csplade]", "[bm25, later]", 10, "systems.fused.of: no earlier system later"),
+        ("{beir: small}", "{irds: a, beir: small}", 3, "collections.small: name one source"),
+        ("nDCG@10: 0.5", "nDCG@7: 0.5", 13, "expected.small.bm25.nDCG@7: not among the measures"),
+        ("  small:\n    bm25", "  large:\n    bm25", 12, "expected.large: no such collection"),
+        ("  rm3:", "  ../rm3:", 4, "'../rm3': letters, digits"),
+        ("  rm3:", "  bm25:", 6, "bm25: given twice"),
+        ("title: A comparison", "title: A comparison\nbaseline: none", 2, "baseline: no system none"),
+        ("title: A comparison", "title: A comparison\nmeasures: [nDGC@10]", 2, "nDGC@10: no measure"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named_with_its_line(
+    before: str, after: str, line: int, message: str, tmp_path: Path
+) -> None:
+    path = write_recipe(tmp_path, RECIPE.replace(before, after, 1))
+    with pytest.raises(DataError) as caught:
+        load_recipe(path)
+    assert f"{path}:{line}: " in str(caught.value) and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_expected_score_may_say_where_it_comes_from(tmp_path: Path) -> None:
+    expected = load_recipe(write_recipe(tmp_path)).expected["small"]["bm25"]
+    assert expected["nDCG@10"] == Expected(score=0.5)
+    assert expected["AP"] == Expected(score=0.3, tolerance=0.01, source="published")
+
+
+def test_recipes_that_are_shipped_are_valid(root: Path) -> None:
+    recipes = sorted((root / "examples" / "regressions").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        plan_recipe(load_recipe(path), path.parent, Path("work"), 1)
+
+
+def planned(folder: Path, only: list[str] | None = None) -> CollectionPlan:
+    """Plan the recipe in a folder without collection or models: none of them is looked at."""
+    (plan,) = plan_recipe(load_recipe(write_recipe(folder)), folder, folder / "work", 2, only)
+    return plan
+
+
+def test_what_several_systems_need_is_one_step(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    titles = [step.title for step in plan.steps]
+    assert sum("index the texts" in title for title in titles) == 1
+    assert sum("encode the documents" in title for title in titles) == 2  # torch and int8
+    assert plan.systems["csplade"][:-1] == plan.systems["model"][:-1]
+    assert plan.systems["fused"][-1].after[1:] == (plan.systems["bm25"][-1], plan.systems["csplade"][-1])
+    assert all(plan.steps.index(before) < plan.steps.index(step) for step in plan.steps for before in step.after)
+
+
+def test_one_system_alone_is_planned_with_what_it_needs(tmp_path: Path) -> None:
+    assert {step.folder.parent.name for step in planned(tmp_path, ["fused"]).steps[1:]} == {"bm25", "csplade", "fused"}
+    assert len(planned(tmp_path, ["bm25"]).steps) == 3
+
+
+def test_commands_are_pyserini_s_and_name_where_things_will_be(tmp_path: Path) -> None:
+    shown = [step.shown() for step in planned(tmp_path, ["model"]).steps]
+    work = tmp_path / "work" / "small"
+    assert shown[0] == ""  # the collection is laid out by this package
+    assert shown[1].startswith(f"python -m pyserini.encode input --corpus {work}/_collection/corpus output")
+    assert f"--embeddings {work}/model/vectors/json " in shown[1] and shown[1].endswith("csplade --batch-size 64")
+    assert f"--index {work}/model/index/lucene" in shown[3] and "csplade,query_encoder=model" in shown[3]
+
+
+BEIR = [{"_id": str(number), "title": f"T{number}", "text": f"text\n{number}"} for number in range(3)]
+
+
+def beir(folder: Path) -> Path:
+    """Write a small collection in BEIR's layout, of whose queries one is not judged."""
+    (folder / "small" / "qrels").mkdir(parents=True)
+    with gzip.open(folder / "small" / "corpus.jsonl.gz", "wt", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(record) + "\n" for record in BEIR)
+    queries = [{"_id": "q1", "text": "one\ttab\nand line"}, {"_id": "q2", "text": "not judged"}]
+    (folder / "small" / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    (folder / "small" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\t1\t2\nq1\t2\t0\n")
+    return folder
+
+
+def test_a_collection_is_laid_out_for_pyserini(tmp_path: Path) -> None:
+    collection = Collection(CollectionSource(beir=Path("small")), beir(tmp_path))
+    assert collection.write(tmp_path / "out") == {"documents": 3, "queries": 1, "judgements": 2}
+    documents = (tmp_path / "out" / DOCUMENTS).read_text().splitlines()
+    assert json.loads(documents[1]) == {"id": "1", "contents": "T1 text 1"}
+    assert (tmp_path / "out" / TOPICS).read_text() == "q1\tone tab and line\n"
+    assert (tmp_path / "out" / QRELS).read_text() == "q1 0 1 2\nq1 0 2 0\n"
+
+
+def test_the_digest_of_a_collection_is_that_of_its_content(tmp_path: Path) -> None:
+    source = CollectionSource(beir=Path("small"))
+    before = Collection(source, beir(tmp_path)).digest()
+    assert Collection(source, beir(tmp_path / "copy")).digest() == before
+    with (tmp_path / "small" / "qrels" / "test.tsv").open("a") as stream:
+        stream.write("q1\t0\t1\n")
+    assert Collection(source, tmp_path).digest() != before
+    with pytest.raises(ResourceError, match="no such corpus"):
+        Collection(source, tmp_path / "nowhere").digest()
+
+
+def archive(folder: Path, source: Path, name: str = "made", **options: object) -> Step:
+    """Return a step that packs a file with a command of Python's own."""
+    command = ("zipfile", "-c", "{folder}/archive.zip", str(source))
+    contents = {"source": source.read_text}
+    return Step("pack", folder / name, command, contents=contents, **options)  # type: ignore[arg-type]
+
+
+def test_a_step_is_done_once_for_the_same_inputs(tmp_path: Path) -> None:
+    (source := tmp_path / "source").write_text("content")
+    assert archive(tmp_path, source).record() is None
+    record = archive(tmp_path, source).run()
+    assert (tmp_path / "made" / "archive.zip").is_file() and record["seconds"] > 0
+    assert record["peak_bytes"] is None or record["peak_bytes"] > 1_000_000
+    assert archive(tmp_path, source).record() == record
+    source.write_text("other content")
+    assert archive(tmp_path, source).record() is None and archive(tmp_path, source).earlier_seconds() is not None
+
+
+def test_what_depends_on_a_changed_input_is_done_again_and_nothing_else(tmp_path: Path) -> None:
+    (source := tmp_path / "source").write_text("content")
+    (other := tmp_path / "other").write_text("content")
+
+    def steps() -> list[Step]:
+        first, second = archive(tmp_path, source), archive(tmp_path, other, "second")
+        after = ("zipfile", "-e", str(first.folder / "archive.zip"), "{folder}")
+        return [first, second, Step("unpack", tmp_path / "third", after, (first,))]
+
+    for step in steps():
+        step.run()
+    assert [step.record() is not None for step in steps()] == [True, True, True]
+    source.write_text("changed")
+    assert [step.record() is not None for step in steps()] == [False, True, False]
+
+
+def test_a_step_that_fails_leaves_what_was_there_and_its_log(tmp_path: Path) -> None:
+    (source := tmp_path / "source").write_text("content")
+    archive(tmp_path, source).run()
+    broken = Step("pack", tmp_path / "made", ("zipfile", "-e", str(tmp_path / "none"), "{folder}"))
+    with pytest.raises(RunError, match=r"pack: exit code 1: .*none.*made\.log\.txt has all"):
+        broken.run()
+    assert (tmp_path / "made" / "archive.zip").is_file()
+
+
+def test_scores_are_judged_by_their_distance(tmp_path: Path) -> None:
+    expected = Expected(score=0.679, tolerance=0.001)
+    assert [judged(score, expected) for score in (0.6789, 0.6799, 0.684, 0.67, 0.66)] == [
+        "OK", "OK", "OKish", "OKish", "FAIL",
+    ]  # fmt: skip
+
+
+def test_a_query_without_an_answer_counts_as_nothing(tmp_path: Path) -> None:
+    (tmp_path / "qrels").write_text("a 0 1 1\nb 0 1 1\n")
+    (tmp_path / "run").write_text("a Q0 2 1 2.0 t\na Q0 1 2 1.0 t\nother Q0 1 1 1.0 t\n")
+    found = values_by_query(tmp_path / "qrels", tmp_path / "run", ["RR@10", "AP"])
+    np.testing.assert_allclose(found["RR@10"], [0.5, 0])
+    np.testing.assert_allclose(found["AP"], [0.5, 0])
+
+
+def test_p_values_are_corrected_for_their_number() -> None:
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.5]), [0.04, 0.09, 0.09, 0.5])
+    assert holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_a_difference_beyond_chance_is_told_from_one_within() -> None:
+    chance = np.random.default_rng(3)
+    base = chance.random(200)
+    values = {
+        "base": {"AP": base},
+        "better": {"AP": base + 0.05 + 0.01 * chance.standard_normal(200)},
+        "same": {"AP": base},
+        "noisy": {"AP": base + 0.2 * chance.standard_normal(200)},
+    }
+    scores = score_systems(values, "base", {"base": {"AP": Expected(score=float(base.mean()))}})
+    assert scores["base"]["AP"].p_value is None and scores["base"]["AP"].verdict == "OK"
+    assert scores["better"]["AP"].p_value < 1e-6 and scores["better"]["AP"].is_better  # type: ignore[operator]
+    assert scores["same"]["AP"].p_value == 1 and scores["noisy"]["AP"].p_value > 0.05  # type: ignore[operator]
+    low, high = interval(base)
+    assert low < base.mean() < high and interval(base) == (low, high)
+    # a mean's interval is about 1.96 standard errors wide on each side
+    assert (high - low) / 2 == pytest.approx(1.96 * base.std() / 200**0.5, rel=0.1)
