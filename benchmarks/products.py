@@ -27,10 +27,12 @@ def products(model: str, threads: int, precision: str = "fp32", device: str = "c
     import torch
 
     from pyserini_llm_sparse import SparseEncoder
+    from pyserini_llm_sparse.engine import best_batch_tokens
 
     torch.set_num_threads(threads)
     encoder = SparseEncoder.load(model, device="cpu", document_max_length=LENGTH)
     shapes = matrix_shapes(encoder.checkpoint)
+    tokens = best_batch_tokens(torch.device(device).type, threads)
     most = ROWS[torch.device(device).type]
     if precision == "int8":
         multiply = [_int8_product(shape, threads) for shape in shapes]
@@ -38,7 +40,7 @@ def products(model: str, threads: int, precision: str = "fp32", device: str = "c
         multiply = [_torch_product(shape, most, getattr(torch, _TYPES[precision]), device) for shape in shapes]
 
     def encode(texts: list[str]) -> None:
-        for rows in padded_rows(encoder, texts):
+        for rows in padded_rows(encoder, texts, tokens):
             for one in multiply:
                 for start in range(0, rows, most):
                     one(min(most, rows - start))
@@ -60,20 +62,19 @@ def matrix_shapes(checkpoint: Any) -> list[tuple[int, int]]:
     ]
 
 
-def padded_rows(encoder: Any, texts: list[str]) -> list[int]:
-    """Return the number of positions, padding included, of each batch that the encoder would compute."""
+def padded_rows(encoder: Any, texts: list[str], tokens: int) -> list[int]:
+    """Return the number of positions, padding included, of each batch of so many tokens that would be computed."""
     from pyserini_llm_sparse.vectors import SparseVectors
 
     rows: list[int] = []
 
     class Counting:
-        batch_tokens: int
+        batch_tokens = tokens
 
         def encode(self, texts: Sequence[Any], top_k: int | None) -> SparseVectors:
             rows.append(len(texts) * max(len(text.ids) for text in texts))
             return SparseVectors.empty(len(texts), encoder.checkpoint.vocabulary_size)
 
-    Counting.batch_tokens = encoder.engine.batch_tokens
     encoder._engine = Counting()
     encoder.encode_documents(texts, batch_size=BATCH)
     return rows

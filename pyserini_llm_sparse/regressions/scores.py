@@ -105,7 +105,7 @@ def score_systems(
             low, high = interval(found[measure])
             mean = float(found[measure].mean())
             scores[system][measure] = Score(
-                mean, low, high, tested.get(system), system in tested and mean > values[baseline][measure].mean(),
+                mean, low, high, tested.get(system), system in tested and mean > float(values[baseline][measure].mean()),
                 expected.get(system, {}).get(measure),
             )  # fmt: skip
     return scores

@@ -133,9 +133,10 @@ def test_products_are_those_of_all_layers_and_the_head(benchmark: ModuleType) ->
 @pytest.mark.parametrize("benchmark", ["products"], indirect=True)
 def test_padded_rows_are_those_that_the_model_computes(benchmark: ModuleType) -> None:
     encoder = SparseEncoder.load(str(checkpoint("llama_causal")), device="cpu")
-    rows = benchmark.padded_rows(encoder, list(TEXTS))
+    rows = benchmark.padded_rows(encoder, list(TEXTS), 64)
     lengths = [len(text.ids) for text in encoder.tokenization.token_ids(TEXTS, "document")]
     assert sum(lengths) <= sum(rows) <= len(lengths) * max(lengths)
+    assert all(count <= max(64, *lengths) for count in rows) and len(rows) > 1
 
 
 @pytest.mark.parametrize("benchmark", ["output_speed"], indirect=True)
