@@ -104,10 +104,10 @@ def score_systems(
         for system, found in values.items():
             low, high = interval(found[measure])
             mean = float(found[measure].mean())
+            is_better = system in tested and mean > float(values[baseline][measure].mean())
             scores[system][measure] = Score(
-                mean, low, high, tested.get(system), system in tested and mean > float(values[baseline][measure].mean()),
-                expected.get(system, {}).get(measure),
-            )  # fmt: skip
+                mean, low, high, tested.get(system), is_better, expected.get(system, {}).get(measure)
+            )
     return scores
 
 
