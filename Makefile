@@ -25,9 +25,11 @@ test: $(VENV)/installed lint
 test-end-to-end: $(VENV)/installed
 	$(PYTEST) tests/integration
 
-# optimum's exporter needs transformers 4, and with it Python 3.11 and an environment of its own: VENV=.venv-optimum.
-test-optimum: EXTRAS = optimum,test,java
+# optimum's exporter needs transformers 4, and with it Python 3.11 and an environment of its own: VENV=.venv-optimum. Of
+# what tests need it has the least: with the rest pip looks for a solution for very long.
+test-optimum: EXTRAS = optimum,java
 test-optimum: $(VENV)/installed
+	$(PIP) install 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'sentencepiece>=0.2'
 	$(PYTEST) tests/parity -k onnx
 
 lint: $(VENV)/installed

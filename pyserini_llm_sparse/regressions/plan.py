@@ -107,6 +107,8 @@ class _Planner:
             name, "index", "index the texts",
             *_INDEX_COMMAND, "--collection", "JsonCollection", "--input", self._documents,
             "--index", f"{OWN_FOLDER}/{INDEX}", "--threads", self._threads,
+            # Feedback reads the terms of the documents that were found.
+            *(["--storeDocvectors"] if system.rm3 else []),
         )  # fmt: skip
         options = ["--bm25", "--k1", str(system.k1), "--b", str(system.b), *(["--rm3"] if system.rm3 else [])]
         return index, self._search(name, index, *options)

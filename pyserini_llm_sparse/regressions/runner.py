@@ -69,7 +69,7 @@ class Result:
         for name, collection in self.collections.items():
             for system, problem in collection.problems.items():
                 found.setdefault(problem, []).append(f"{name}: {system}")
-        return [f"{', '.join(systems)}: {problem}" for problem, systems in found.items()]
+        return [f"{problem} (no score for {', '.join(systems)})" for problem, systems in found.items()]
 
 
 def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note) -> Result:
