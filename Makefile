@@ -30,7 +30,7 @@ test-end-to-end: $(VENV)/installed
 test-optimum: EXTRAS = optimum,java
 test-optimum: $(VENV)/installed
 	$(PIP) install 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'sentencepiece>=0.2'
-	$(PYTEST) tests/parity -k onnx
+	$(PYTEST) $(wildcard tests/parity/test_onnx*.py)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
