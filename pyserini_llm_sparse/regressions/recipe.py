@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from pyserini_llm_sparse.catalog import KEYWORD
-from pyserini_llm_sparse.errors import PrerequisiteError
+from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.measures import parse_measure
 
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
 TOLERANCE = 0.0005  # scores are published with three or four digits
@@ -196,17 +197,11 @@ class Recipe(_Part):
     @field_validator("measures")
     @classmethod
     def _known_measures(cls, measures: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            import ir_measures
-        except ImportError as error:
-            raise PrerequisiteError(
-                "regress: the package ir_measures is not installed; pip install 'pyserini-llm-sparse[eval]'"
-            ) from error
         for measure in measures:
             try:
-                ir_measures.parse_measure(measure)
-            except (ValueError, NameError) as error:
-                raise ValueError(f"{measure}: no measure of ir-measures") from error
+                parse_measure(measure)
+            except UsageError as error:
+                raise ValueError(str(error)) from error
         return measures
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pyserini_llm_sparse.measures import parse_measure
 from pyserini_llm_sparse.regressions.recipe import Expected
 
 RESAMPLES = 2000
@@ -72,7 +73,7 @@ def values_by_query(qrels: Path, run: Path, measures: Sequence[str]) -> dict[str
     judgements = list(ir_measures.read_trec_qrels(str(qrels)))
     queries = {query: number for number, query in enumerate(sorted({one.query_id for one in judgements}))}
     found = {name: np.zeros(len(queries)) for name in measures}
-    parsed = {ir_measures.parse_measure(name): name for name in measures}
+    parsed = {parse_measure(name): name for name in measures}
     for metric in ir_measures.iter_calc(list(parsed), judgements, ir_measures.read_trec_run(str(run))):
         if metric.query_id in queries:
             found[parsed[metric.measure]][queries[metric.query_id]] = metric.value

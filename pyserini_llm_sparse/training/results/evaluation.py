@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from pyserini_llm_sparse.encoder import batches_of
 from pyserini_llm_sparse.engine import best_batch_tokens, collected
-from pyserini_llm_sparse.errors import DataError, PrerequisiteError, RunError, UsageError
+from pyserini_llm_sparse.errors import DataError, RunError, UsageError
+from pyserini_llm_sparse.measures import parse_measure
 from pyserini_llm_sparse.spec import EncodingSpec, Side
 from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
@@ -40,20 +40,9 @@ def parse_measures(measure: str) -> dict[str, Any]:
         UsageError: There is no such measure.
     """
     try:
-        import ir_measures
-    except ImportError as error:
-        raise PrerequisiteError(
-            "evaluation: ir_measures is not installed: it computes the measures; pip install "
-            "'pyserini-llm-sparse[train]'"
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # it parses names with what Python 3.14 drops
-            return {name: ir_measures.parse_measure(name) for name in (measure, *MEASURES)}
-    except (ValueError, NameError, SyntaxError, TypeError) as error:
-        raise UsageError(
-            f"dev_metric: {measure}: no measure of ir_measures; write it as in nDCG@10, RR@10, R@100, AP"
-        ) from error
+        return {name: parse_measure(name) for name in (measure, *MEASURES)}
+    except UsageError as error:
+        raise UsageError(f"dev_metric: {error}") from error
 
 
 @torch.no_grad()  # not inference_mode: FSDP gathers its shards into tensors that training uses again
