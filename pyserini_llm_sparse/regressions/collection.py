@@ -58,17 +58,25 @@ class Collection:
         return found.hexdigest()
 
     def write(self, folder: Path) -> dict[str, int]:
-        """Write documents, judged topics and judgements to a folder. Returns how many of each there are.
+        """Write documents, judged topics and judgements to a folder.
+
+        Test collections have documents without text; they are left out, as no system could find them.
+
+        Returns:
+            How many there are of each, and how many documents have no text.
 
         Raises:
             LlmSparseError: A record cannot be used, or none is there.
         """
         (folder / DOCUMENTS).parent.mkdir(parents=True)
-        documents = 0
+        documents = empty = 0
         with (folder / DOCUMENTS).open("wb") as stream:
             for record in read_corpus(self._corpus, self._source.fields):
                 if isinstance(record, Rejected):
-                    raise record.error()
+                    if record.what != "empty text":
+                        raise record.error()
+                    empty += 1
+                    continue
                 # Pyserini takes what follows a line's end for another field.
                 contents = " ".join(record.text.split())
                 stream.write(orjson.dumps({"id": record.id, "contents": contents}) + b"\n")
@@ -84,7 +92,7 @@ class Collection:
             f"{query} 0 {document} {grade}\n" for query, grades in judged.items() for document, grade in grades.items()
         ]
         (folder / QRELS).write_text("".join(rows), encoding="utf-8")
-        return {"documents": documents, "queries": len(lines), "judgements": len(rows)}
+        return {"documents": documents, "without text": empty, "queries": len(lines), "judgements": len(rows)}
 
     def _qrels(self) -> Path:
         if self._source.beir is not None:

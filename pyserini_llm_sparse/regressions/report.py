@@ -78,7 +78,8 @@ def _collection(result: Result, found: CollectionResult) -> Iterator[str]:
     prepared = found.plan.prepared
     record = result.records.get(prepared)
     if record is not None:
-        yield f"{record['documents']:,} documents, {record['queries']:,} queries, {record['judgements']:,} judgements."
+        named = [f"{record[name]:,} {name}" for name in ("documents", "without text", "queries", "judgements")]
+        yield ", ".join(one for one in named if not one.startswith("0 ")) + "."
         yield ""
     yield from score_table(result, found)
     yield ""

@@ -118,7 +118,7 @@ def beir(folder: Path) -> Path:
     """Write a small collection in BEIR's layout, of whose queries one is not judged."""
     (folder / "small" / "qrels").mkdir(parents=True)
     with gzip.open(folder / "small" / "corpus.jsonl.gz", "wt", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(record) + "\n" for record in BEIR)
+        stream.writelines(json.dumps(record) + "\n" for record in [*BEIR, {"_id": "3", "title": "", "text": " "}])
     queries = [{"_id": "q1", "text": "one\ttab\nand line"}, {"_id": "q2", "text": "not judged"}]
     (folder / "small" / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
     (folder / "small" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\t1\t2\nq1\t2\t0\n")
@@ -127,7 +127,9 @@ def beir(folder: Path) -> Path:
 
 def test_a_collection_is_laid_out_for_pyserini(tmp_path: Path) -> None:
     collection = Collection(CollectionSource(beir=Path("small")), beir(tmp_path))
-    assert collection.write(tmp_path / "out") == {"documents": 3, "queries": 1, "judgements": 2}
+    assert collection.write(tmp_path / "out") == {
+        "documents": 3, "without text": 1, "queries": 1, "judgements": 2,
+    }  # fmt: skip
     documents = (tmp_path / "out" / DOCUMENTS).read_text().splitlines()
     assert json.loads(documents[1]) == {"id": "1", "contents": "T1 text 1"}
     assert (tmp_path / "out" / TOPICS).read_text() == "q1\tone tab and line\n"
