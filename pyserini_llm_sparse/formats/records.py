@@ -10,6 +10,7 @@ from pyserini_llm_sparse.errors import DataError, at
 
 ID_KEYS = ("id", "_id", "docid")
 MAXIMUM_EXCERPT = 60
+_WITHOUT_TEXT = "empty text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class Rejected:
     why: str
     remedy: str
     id: str | None = None
+
+    @property
+    def is_without_text(self) -> bool:
+        """Whether nothing is wrong but that there is no text, which some readers may leave out."""
+        return self.what == _WITHOUT_TEXT
 
     def message(self) -> str:
         """Return the one-line message ``path:line: what: why; remedy``."""
@@ -109,7 +115,7 @@ def checked_text(text: str, identifier: str | None = None) -> str:
         RecordProblem: It is empty or only white space, holds NUL, or is not well-formed Unicode.
     """
     if not text or text.isspace():
-        raise RecordProblem("empty text", "Lucene drops a document without terms", "remove or fill it", identifier)
+        raise RecordProblem(_WITHOUT_TEXT, "Lucene drops a document without terms", "remove or fill it", identifier)
     if "\x00" in text:
         raise RecordProblem(
             "NUL character in the text", "it is binary or wrongly decoded data", "clean the text", identifier

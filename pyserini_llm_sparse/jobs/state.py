@@ -10,7 +10,6 @@ Beside the output folder ``vectors`` (never in it, for Lucene reads every file t
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.formats.digests import file_sha256
 from pyserini_llm_sparse.formats.writers import atomic_file, disk_errors
 from pyserini_llm_sparse.jobs.identity import JobIdentity
 from pyserini_llm_sparse.spec import sidecar
@@ -30,7 +30,6 @@ from pyserini_llm_sparse.spec import sidecar
 log = logging.getLogger("pyserini_llm_sparse")
 
 _PART_NAME = re.compile(r"embeddings-\d{5,}\.jsonl")
-_CHUNK = 2**20
 
 
 class Part(BaseModel):
@@ -265,7 +264,7 @@ class JobState:
     def _intact(self, part: Part) -> bool:
         """Tell whether a recorded part's file is there with the recorded content; if not, the record is dropped."""
         intact = self._file_size(part) == part.bytes and (
-            not part.documents or _sha256(self.output / part.file) == part.sha256
+            not part.documents or file_sha256(self.output / part.file) == part.sha256
         )
         if not intact:
             log.warning("%s: is missing or damaged: its window is encoded again", self.output / part.file)
@@ -301,11 +300,3 @@ def _load(path: Path, model: type[Any]) -> Any:
         raise DataError(f"{path}: damaged record of a job: {first}; give --overwrite to start again") from error
     except OSError as error:
         raise ResourceError(f"{path}: cannot be read: {error.strerror or error}; check the path") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -9,8 +9,9 @@ import orjson
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
 from pyserini_llm_sparse.formats.corpus import IRDS, corpus_files, load_irds, read_corpus
+from pyserini_llm_sparse.formats.digests import file_sha256
 from pyserini_llm_sparse.formats.qrels import qrels_file, read_qrels
-from pyserini_llm_sparse.formats.records import Rejected
+from pyserini_llm_sparse.formats.records import Document
 from pyserini_llm_sparse.formats.topics import read_topics, topics_file
 from pyserini_llm_sparse.regressions.recipe import CollectionSource
 
@@ -18,7 +19,6 @@ DOCUMENTS = Path("corpus") / "documents.jsonl"
 # Pyserini chooses a file's reader by its path: with "beir" in it lines are id, tab and text, whatever else is in it.
 TOPICS = Path("beir-topics.tsv")
 QRELS = Path("qrels.txt")
-_BLOCK = 1 << 20
 
 
 class Collection:
@@ -50,9 +50,7 @@ class Collection:
         if self._source.irds is None:
             for path in [*corpus_files(self._corpus), topics_file(Path(self._topics)), self._qrels()]:
                 try:
-                    with path.open("rb") as stream:
-                        while block := stream.read(_BLOCK):
-                            found.update(block)
+                    found.update(file_sha256(path).encode())
                 except OSError as error:
                     raise ResourceError(f"{path}: cannot be read: {error.strerror}; check the path") from error
         return found.hexdigest()
@@ -72,15 +70,15 @@ class Collection:
         documents = empty = 0
         with (folder / DOCUMENTS).open("wb") as stream:
             for record in read_corpus(self._corpus, self._source.fields):
-                if isinstance(record, Rejected):
-                    if record.what != "empty text":
-                        raise record.error()
+                if isinstance(record, Document):
+                    # Pyserini takes what follows a line's end for another field.
+                    contents = " ".join(record.text.split())
+                    stream.write(orjson.dumps({"id": record.id, "contents": contents}) + b"\n")
+                    documents += 1
+                elif record.is_without_text:
                     empty += 1
-                    continue
-                # Pyserini takes what follows a line's end for another field.
-                contents = " ".join(record.text.split())
-                stream.write(orjson.dumps({"id": record.id, "contents": contents}) + b"\n")
-                documents += 1
+                else:
+                    raise record.error()
         judged = self._judgements()
         lines = [
             f"{topic.id}\t{' '.join(topic.text.split())}\n" for topic in read_topics(self._topics) if topic.id in judged

@@ -95,11 +95,12 @@ def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note) -> R
         else:
             records[step] = record
     before, in_steps = len(records), 0.0
+    took = [step.earlier_seconds() for step in waiting]
     for number, step in enumerate(waiting):
         if (earlier := next((one for one in step.after if one in problems), None)) is not None:
             problems[step] = problems[earlier]
             continue
-        note(f"[{number + 1}/{len(waiting)}] {step.title}{_time_left(waiting[number:])}")
+        note(f"[{number + 1}/{len(waiting)}] {step.title}{_time_left(took[number:])}")
         if shown := step.shown():
             note(f"  {shown}")
         began = time.monotonic()
@@ -125,8 +126,7 @@ def _scored(recipe: Recipe, plan: CollectionPlan, problems: dict[Step, str]) -> 
     return result
 
 
-def _time_left(steps: Sequence[Step]) -> str:
+def _time_left(took: Sequence[float | None]) -> str:
     """Return how long steps took the last time, with other inputs as it may be; nothing where that is not known."""
-    before = [step.earlier_seconds() for step in steps]
-    known = [seconds for seconds in before if seconds is not None]
-    return f" (what is left took {sum(known):,.0f} s the last time)" if len(known) == len(before) else ""
+    known = [seconds for seconds in took if seconds is not None]
+    return f" (what is left took {sum(known):,.0f} s the last time)" if len(known) == len(took) else ""

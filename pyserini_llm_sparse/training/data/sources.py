@@ -14,7 +14,6 @@ the places of the texts that examples name by id.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from pyserini_llm_sparse.formats.corpus import (
     json_object,
     read_corpus,
 )
+from pyserini_llm_sparse.formats.digests import file_sha256
 from pyserini_llm_sparse.formats.lines import MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
 from pyserini_llm_sparse.formats.records import RecordProblem, Rejected, excerpt
 from pyserini_llm_sparse.training.data.examples import Example, example_line
@@ -97,7 +97,7 @@ def source_fingerprints(sources: Sequence[str]) -> list[dict[str, Any]]:
             found.append({"source": source})
         else:
             found += [
-                {"source": source, "name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+                {"source": source, "name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
                 for path in _files(source)
             ]
     return found
@@ -218,7 +218,7 @@ def _corpus_texts(corpus: str) -> Iterator[str]:
     for record in read_corpus(corpus):
         if not isinstance(record, Rejected):
             yield record.text
-        elif record.what == "empty text":
+        elif record.is_without_text:
             yield ""
         else:
             raise record.error()
@@ -267,8 +267,3 @@ def _refers(path: Path) -> bool:
     except DataError:
         return False
     return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

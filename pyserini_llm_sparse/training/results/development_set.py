@@ -82,7 +82,7 @@ def _documents(path: str | Path) -> list[Document]:
     for record in read_corpus(path):
         if isinstance(record, Document):
             documents.append(record)
-        elif record.what == "empty text":
+        elif record.is_without_text:
             empty += 1
         else:
             raise record.error()
