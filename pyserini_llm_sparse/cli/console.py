@@ -83,6 +83,27 @@ def progress_bar(total: Callable[[], int | None], unit: str) -> Iterator[Progres
 
 
 @contextlib.contextmanager
+def status_line() -> Iterator[Callable[[str], None] | None]:
+    """Keep a line that is written over again and again, if standard error is a terminal.
+
+    Yields:
+        A function that shows a text on the line, or removes it if the text is empty. None if it is no terminal.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    erase = "\r\x1b[K"
+
+    def show(text: str) -> None:
+        typer.echo(f"{erase}  {text}" if text else erase, err=True, nl=False)
+
+    try:
+        yield show
+    finally:
+        show("")
+
+
+@contextlib.contextmanager
 def without_java_warnings() -> Iterator[None]:
     """Keep what the Java runtime prints about itself off standard error; its exceptions come through Python.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,6 @@ from pyserini_llm_sparse.catalog import KEYWORD, parse_encoder_name
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, print_json, without_java_warnings
 from pyserini_llm_sparse.errors import RunError, UsageError
-from pyserini_llm_sparse.spec import Side
 
 NAME = "explain"
 EXAMPLES = (
@@ -31,15 +29,6 @@ class TextSide(StrEnum):
 
     query = "query"
     document = "document"
-
-
-@dataclass(frozen=True)
-class TermImpact:
-    """A term of a vector, and whether the text itself contains it."""
-
-    term: str
-    impact: int
-    own: bool
 
 
 def command(
@@ -73,20 +62,9 @@ def command(
         raise UsageError("explain: give either --text, or all of --index, --query and --docid; --help has examples")
 
 
-def term_impacts(encoder: Any, text: str, side: Side) -> list[TermImpact]:
-    """Return the terms of a text's vector, the heaviest first; special tokens and prefix do not count as its own."""
-    from pyserini_llm_sparse.tokenization import Tokenization
-
-    impacts = (encoder.query_impacts if side == "query" else encoder.document_impacts)([text])[0]
-    of_text = encoder.spec.replace(pooled_span="text")
-    tokenization = Tokenization(encoder.checkpoint.tokenizer, of_text, encoder.checkpoint.vocabulary_size)
-    ids, span = tokenization.token_ids([text], side)[0]
-    own = {encoder.vocabulary.terms[token_id] for token_id in ids[span.start : span.stop]}
-    ordered = sorted(impacts.items(), key=lambda item: (-item[1], item[0]))
-    return [TermImpact(term, impact, term in own) for term, impact in ordered]
-
-
 def _explain_text(encoder: Any, text: str, side: TextSide, top: int, as_json: bool) -> None:
+    from pyserini_llm_sparse.explanations import term_impacts
+
     found = term_impacts(encoder, text, side.value)
     own, expansions = [entry for entry in found if entry.own], [entry for entry in found if not entry.own]
     if as_json:
@@ -104,6 +82,7 @@ def _explain_text(encoder: Any, text: str, side: TextSide, top: int, as_json: bo
 
 
 def _explain_score(encoder: Any, index: Path, query: str, docid: str, top: int, as_json: bool) -> None:
+    from pyserini_llm_sparse.explanations import term_impacts
     from pyserini_llm_sparse.lucene import LuceneIndex
 
     impacts = encoder.query_impacts([query])[0]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyserini_llm_sparse.cli.console import progress_bar, without_java_warnings
-from pyserini_llm_sparse.errors import ResourceError
 from pyserini_llm_sparse.formats.topics import Topic, read_topics
 
 
@@ -16,7 +15,14 @@ def load_topics(name: str) -> list[Topic]:
     Raises:
         LlmSparseError: As `read_topics`; ResourceError if Pyserini cannot give them.
     """
-    return read_topics(name, _known_to_pyserini)
+    return read_topics(name, _named)
+
+
+def _named(name: str) -> dict[str, str]:
+    from pyserini_llm_sparse.lucene.named import named_topics
+
+    with without_java_warnings():
+        return named_topics(name)
 
 
 def encode_topics(
@@ -36,23 +42,3 @@ def encode_topics(
             if progress:
                 progress(len(numbers), True)
     return impacts
-
-
-def _known_to_pyserini(name: str) -> dict[str, str]:
-    """Return ``{id: text}`` of topics by Pyserini's name, which it may have to download; empty if it has none."""
-    from pyserini_llm_sparse import jdk
-    from pyserini_llm_sparse.plugin import register
-
-    jdk.use_jdk()
-    register()
-    try:
-        with without_java_warnings():
-            from pyserini.search import get_topics
-
-            topics = get_topics(name)
-    except Exception as error:  # whatever Pyserini, Java or the network raise: the name was all that they were given
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        raise ResourceError(
-            f"{name}: no such topics: no file, and Pyserini cannot give topics of this name ({first}); give a path"
-        ) from error
-    return {str(identifier): str(fields["title"]) for identifier, fields in (topics or {}).items()}

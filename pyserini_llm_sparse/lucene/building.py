@@ -86,17 +86,24 @@ def run_indexer(arguments: Sequence[str], index: str | Path, log: str | Path | N
         "--generator", "DefaultLuceneDocumentGenerator", *arguments,
     ]  # fmt: skip
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=_environment()
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=own_environment()
     )
     if log is not None:
         Path(log).write_text(done.stdout, encoding="utf-8")
     if done.returncode != 0:
-        last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "no output")
-        raise RunError(f"{index}: pyserini.index.lucene ended with exit code {done.returncode}: {last.strip()}")
+        raise RunError(
+            f"{index}: pyserini.index.lucene ended with exit code {done.returncode}: {last_line(done.stdout)}"
+        )
 
 
-def _environment() -> dict[str, str]:
-    """The environment of a child that must find this very package, also where it is not installed."""
+def last_line(printed: str) -> str:
+    """Return the last line that says something of what a command printed."""
+    lines = (" ".join(line.split()) for line in reversed(printed.splitlines()))
+    return next((line[:300] for line in lines if line), "it printed nothing")
+
+
+def own_environment() -> dict[str, str]:
+    """Return the environment of a child that must find this very package, also where it is not installed."""
     home = str(Path(__file__).resolve().parents[2])
     if home == sysconfig.get_path("purelib"):
         return dict(os.environ)

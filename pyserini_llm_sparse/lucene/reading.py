@@ -85,6 +85,12 @@ class LuceneIndex(OpenedIndex):
     def __len__(self) -> int:
         return int(self._reader.numDocs())
 
+    @property
+    def postings(self) -> int:
+        """How many pairs of a term and a document the index holds."""
+        terms = self._java("org.apache.lucene.index.MultiTerms").getTerms(self._reader, CONTENTS)
+        return 0 if terms is None else int(terms.getSumDocFreq())
+
     def document_ids(self) -> Iterator[tuple[str, int]]:
         """Yield each document id and how often it is in the index, in Lucene's order."""
         terms = self._java("org.apache.lucene.index.MultiTerms").getTerms(self._reader, DOCUMENT_ID)

@@ -13,6 +13,7 @@ from pyserini_llm_sparse.formats.digests import file_sha256
 from pyserini_llm_sparse.formats.qrels import qrels_file, read_qrels
 from pyserini_llm_sparse.formats.records import Document
 from pyserini_llm_sparse.formats.topics import read_topics, topics_file
+from pyserini_llm_sparse.lucene.named import named_qrels, named_topics
 from pyserini_llm_sparse.regressions.recipe import CollectionSource
 
 DOCUMENTS = Path("corpus") / "documents.jsonl"
@@ -37,18 +38,25 @@ class Collection:
         elif source.beir is not None:
             self._corpus = self._topics = str(data / source.beir)
         else:
-            self._corpus, self._topics = f"{data / (source.corpus or '')}", f"{data / (source.topics or '')}"
+            self._corpus, self._topics = f"{data / (source.corpus or '')}", _file_or_name(data, source.topics)
         self._data = data
 
     def digest(self) -> str:
-        """Return a name of the collection's content: of its files, or of an ir_datasets id.
+        """Return a name of the collection's content: of its files, or an ir_datasets id or a name that Pyserini has.
 
         Raises:
             ResourceError: A file cannot be read.
         """
-        found = hashlib.sha256(repr((self._source.irds, self._source.fields)).encode())
-        if self._source.irds is None:
-            for path in [*corpus_files(self._corpus), topics_file(Path(self._topics)), self._qrels()]:
+        source = self._source
+        found = hashlib.sha256(repr((source.irds, source.fields)).encode())
+        if source.irds is None:
+            paths = [] if source.documents_of else [*corpus_files(self._corpus)]
+            for part in (self._topics, str(self._qrels())):
+                if _is_name(part):
+                    found.update(part.encode())
+                else:
+                    paths.append(topics_file(Path(part)) if Path(part).is_dir() else Path(part))
+            for path in paths:
                 try:
                     found.update(file_sha256(path).encode())
                 except OSError as error:
@@ -56,7 +64,7 @@ class Collection:
         return found.hexdigest()
 
     def write(self, folder: Path) -> dict[str, int]:
-        """Write documents, judged topics and judgements to a folder.
+        """Write documents, if they are not another collection's, judged topics and judgements to a folder.
 
         Test collections have documents without text; they are left out, as no system could find them.
 
@@ -66,6 +74,20 @@ class Collection:
         Raises:
             LlmSparseError: A record cannot be used, or none is there.
         """
+        documents = {} if self._source.documents_of else self._write_documents(folder)
+        judged = self._judgements()
+        topics = read_topics(self._topics, named_topics)
+        lines = [f"{topic.id}\t{' '.join(topic.text.split())}\n" for topic in topics if topic.id in judged]
+        if not lines:
+            raise DataError(f"{self._topics}: no topic is judged: its judgements have other ids; check the files")
+        (folder / TOPICS).write_text("".join(lines), encoding="utf-8")
+        rows = [
+            f"{query} 0 {document} {grade}\n" for query, grades in judged.items() for document, grade in grades.items()
+        ]
+        (folder / QRELS).write_text("".join(rows), encoding="utf-8")
+        return {**documents, "queries": len(lines), "judgements": len(rows)}
+
+    def _write_documents(self, folder: Path) -> dict[str, int]:
         (folder / DOCUMENTS).parent.mkdir(parents=True)
         documents = empty = 0
         with (folder / DOCUMENTS).open("wb") as stream:
@@ -79,27 +101,17 @@ class Collection:
                     empty += 1
                 else:
                     raise record.error()
-        judged = self._judgements()
-        lines = [
-            f"{topic.id}\t{' '.join(topic.text.split())}\n" for topic in read_topics(self._topics) if topic.id in judged
-        ]
-        if not lines:
-            raise DataError(f"{self._topics}: no topic is judged: its judgements have other ids; check the files")
-        (folder / TOPICS).write_text("".join(lines), encoding="utf-8")
-        rows = [
-            f"{query} 0 {document} {grade}\n" for query, grades in judged.items() for document, grade in grades.items()
-        ]
-        (folder / QRELS).write_text("".join(rows), encoding="utf-8")
-        return {"documents": documents, "without text": empty, "queries": len(lines), "judgements": len(rows)}
+        return {"documents": documents, "without text": empty}
 
-    def _qrels(self) -> Path:
+    def _qrels(self) -> Path | str:
         if self._source.beir is not None:
             return qrels_file(self._corpus, self._source.split)
-        return self._data / (self._source.qrels or "")
+        return _file_or_name(self._data, self._source.qrels)
 
     def _judgements(self) -> dict[str, dict[str, int]]:
         if self._source.irds is None:
-            return read_qrels(self._qrels())
+            qrels = self._qrels()
+            return read_qrels(named_qrels(str(qrels)) if _is_name(str(qrels)) else qrels)
         dataset = load_irds(self._corpus)
         if not dataset.has_qrels():
             raise ResourceError(f"{self._corpus}: has no judgements; name a part that has them")
@@ -107,3 +119,14 @@ class Collection:
         for one in dataset.qrels_iter():
             found.setdefault(str(one.query_id), {})[str(one.doc_id)] = int(one.relevance)
         return found
+
+
+def _file_or_name(data: Path, part: Path | None) -> str:
+    """Return a file's path, or the name that Pyserini has for topics or judgements."""
+    name = str(part or "")
+    return name if _is_name(name) and not (data / name).exists() else str((data / name).absolute())
+
+
+def _is_name(part: str) -> bool:
+    """Tell whether this can only be a name: it has neither a folder nor a suffix."""
+    return not Path(part).suffix and len(Path(part).parts) == 1

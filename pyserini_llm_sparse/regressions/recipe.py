@@ -9,31 +9,28 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pyserini_llm_sparse.catalog import KEYWORD
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.measures import parse_measure
+from pyserini_llm_sparse.regressions.systems import NAME, TRAINED, Fusion, Part, System
 
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
 TOLERANCE = 0.0005  # scores are published with three or four digits
-NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"  # names become folders
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CollectionSource(_Part):
-    """Where a collection comes from: a BEIR folder, an ir_datasets id, or three files.
+class CollectionSource(Part):
+    """Where a collection comes from: a BEIR folder, an ir_datasets id, or documents, topics and judgements.
 
     Attributes:
         beir: Folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels``; each may be compressed.
         split: Which of the folder's qrels.
         irds: Id of an ir_datasets dataset with documents, queries and judgements.
         corpus: A corpus, as `encode` takes it.
-        topics: Topics, as `search` takes them.
-        qrels: Judgements in TREC's or BEIR's columns.
+        topics: Topics, as `search` takes them, or Pyserini's name of them.
+        qrels: Judgements in TREC's or BEIR's columns, or Pyserini's name of them.
+        documents_of: An earlier collection with the same documents, whose indexes are searched; then `corpus` is not
+            needed.
         fields: Fields of a document that make its text; by default its contents, else title and text.
     """
 
@@ -43,107 +40,32 @@ class CollectionSource(_Part):
     corpus: Path | None = None
     topics: Path | None = None
     qrels: Path | None = None
+    documents_of: str | None = None
     fields: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        files = [self.corpus, self.topics, self.qrels]
-        ways = [self.beir is not None, self.irds is not None, any(file is not None for file in files)]
-        if sum(ways) != 1 or (ways[2] and None in files):
+        needed = [self.topics, self.qrels, *([] if self.documents_of else [self.corpus])]
+        ways = [self.beir is not None, self.irds is not None, any(file is not None for file in (*needed, self.corpus))]
+        if sum(ways) != 1 or (ways[2] and None in needed):
             raise ValueError("name one source: beir, irds, or all of corpus, topics and qrels")
         return self
 
 
-class Bm25(_Part):
-    """BM25, Anserini's; with RM3 if wanted.
+class Training(Part):
+    """A model that the recipe trains, before what needs it.
 
     Attributes:
-        kind: ``bm25``.
-        k1: Saturation of a term's frequency.
-        b: Normalisation by length.
-        rm3: Whether queries are expanded by pseudo-relevance feedback.
+        command: Arguments of ``python -m``: a module, and its options; ``{data}`` in them is the folder of the
+            collections, ``{folder}`` that of the model.
+        minutes: About how long it takes, and on what; told before it starts.
     """
 
-    kind: Literal["bm25"]
-    k1: float = Field(0.9, ge=0)
-    b: float = Field(0.4, ge=0, le=1)
-    rm3: bool = False
+    command: tuple[str, ...] = Field(min_length=1)
+    minutes: str
 
 
-class Csplade(_Part):
-    """A causal-LM sparse encoder, this package's.
-
-    Attributes:
-        kind: ``csplade``.
-        encoder: Its name, as in ``--encoder``.
-        precision: Of ONNX Runtime; None for torch.
-        query_encoder: ``inference-free`` or ``model``; None as the model's spec says.
-        batch_size: Texts computed together at most.
-    """
-
-    kind: Literal["csplade"]
-    encoder: str = KEYWORD
-    precision: Literal["fp32", "fp16", "bf16", "int8", "int4"] | None = None
-    query_encoder: Literal["inference-free", "model"] | None = None
-    batch_size: int = Field(64, ge=1)
-
-
-class Dense(_Part):
-    """A dense encoder, with exact or approximate search.
-
-    Attributes:
-        kind: ``dense``.
-        model: Path, hub id, or ``package:NAME/FOLDER`` for a folder in an installed Python package.
-        dimension: Of its vectors.
-        pooling: ``mean`` or ``cls``, the first token's.
-        normalise: Whether vectors have length 1, so that scores are cosines.
-        index: ``flat`` for exact search in faiss, ``hnsw`` for its graph.
-        max_length: Most tokens of a document.
-        query_prefix: Text before queries.
-        document_prefix: Text before documents.
-        batch_size: Texts computed together.
-    """
-
-    kind: Literal["dense"]
-    model: str
-    dimension: int = Field(ge=1)
-    pooling: Literal["mean", "cls"] = "mean"
-    normalise: bool = True
-    index: Literal["flat", "hnsw"] = "flat"
-    max_length: int = Field(256, ge=1)
-    query_prefix: str | None = None
-    document_prefix: str | None = None
-    batch_size: int = Field(64, ge=1)
-
-
-class Fusion(_Part):
-    """The rankings of other systems, fused.
-
-    Attributes:
-        kind: ``fusion``.
-        of: Names of the systems.
-        method: ``rrf``, by reciprocal ranks; ``interpolation`` of two systems' scores; ``average`` of scores.
-        rrf_k: Added to each rank.
-        alpha: The first system's share in an interpolation.
-    """
-
-    kind: Literal["fusion"]
-    of: tuple[str, ...] = Field(min_length=2)
-    method: Literal["rrf", "interpolation", "average"] = "rrf"
-    rrf_k: int = Field(60, ge=1)
-    alpha: float = Field(0.5, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _two_of_an_interpolation(self) -> Self:
-        if self.method == "interpolation" and len(self.of) != 2:
-            raise ValueError("of: an interpolation is of two systems; use rrf or average for more")
-        return self
-
-
-System = Annotated[Bm25 | Csplade | Dense | Fusion, Field(discriminator="kind")]
-
-
-class Expected(_Part):
+class Expected(Part):
     """A score that is expected.
 
     Attributes:
@@ -161,22 +83,49 @@ def _as_expected(value: Any) -> Any:
     return {"score": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-class Recipe(_Part):
+class Budget(Part):
+    """What a system may cost on a collection.
+
+    Attributes:
+        documents_per_second: Documents encoded per second, at least.
+        index_bytes: Size of what is searched, at most; so are all that follow.
+        postings: Of the index.
+        latency_p50_ms: Milliseconds of a single query, median.
+        latency_p99_ms: The same, of the slowest one in a hundred.
+        model_bytes: Size of the weights.
+        seconds: Of all of its steps.
+        peak_bytes: Largest memory of a step.
+    """
+
+    documents_per_second: float | None = None
+    index_bytes: float | None = None
+    postings: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    model_bytes: float | None = None
+    seconds: float | None = None
+    peak_bytes: float | None = None
+
+
+class Recipe(Part):
     """A regression recipe.
 
     Attributes:
         title: What is compared, in a few words.
         about: More of it, for the report.
+        train: Models by name that are trained first.
         collections: Test collections by name.
         systems: Systems by name, in the order of the tables.
         baseline: Name of the system that the others are tested against; by default the first.
         measures: In the notation of ir-measures.
         hits: Most documents of a ranking.
         expected: Scores by collection, system and measure.
+        budgets: What systems may cost, by collection and system.
     """
 
     title: str
     about: str = ""
+    train: dict[str, Training] = Field(default_factory=dict)
     collections: dict[str, CollectionSource] = Field(min_length=1)
     systems: dict[str, System] = Field(min_length=1)
     baseline: str = ""
@@ -185,8 +134,9 @@ class Recipe(_Part):
     expected: dict[str, dict[str, dict[str, Annotated[Expected, BeforeValidator(_as_expected)]]]] = Field(
         default_factory=dict
     )
+    budgets: dict[str, dict[str, Budget]] = Field(default_factory=dict)
 
-    @field_validator("collections", "systems")
+    @field_validator("train", "collections", "systems")
     @classmethod
     def _names(cls, named: dict[str, Any]) -> dict[str, Any]:
         for name in named:
@@ -212,14 +162,24 @@ class Recipe(_Part):
             if isinstance(system, Fusion) and (unknown := [one for one in system.of if one not in earlier]):
                 raise ValueError(f"systems.{name}.of: no earlier system {', '.join(unknown)}; list those first")
             earlier.append(name)
+            for part in (getattr(system, "encoder", ""), getattr(system, "model", "")):
+                if (trained := re.search(f"{TRAINED}({NAME})", part)) and trained[1] not in self.train:
+                    raise ValueError(f"systems.{name}: trains no model {trained[1]}; name it under train")
+        known: list[str] = []
+        for name, source in self.collections.items():
+            if source.documents_of and source.documents_of not in known:
+                raise ValueError(f"collections.{name}.documents_of: no earlier collection {source.documents_of}")
+            known.append(name)
         if self.baseline and self.baseline not in self.systems:
             raise ValueError(f"baseline: no system {self.baseline}")
+        for field, by_collection in (("expected", self.expected), ("budgets", self.budgets)):
+            for collection, by_system in by_collection.items():
+                if collection not in self.collections:
+                    raise ValueError(f"{field}.{collection}: no such collection")
+                if strange := [name for name in by_system if name not in self.systems]:
+                    raise ValueError(f"{field}.{collection}.{strange[0]}: no such system")
         for collection, systems in self.expected.items():
-            if collection not in self.collections:
-                raise ValueError(f"expected.{collection}: no such collection")
             for name, scores in systems.items():
-                if name not in self.systems:
-                    raise ValueError(f"expected.{collection}.{name}: no such system")
                 if unknown := [measure for measure in scores if measure not in self.measures]:
                     raise ValueError(f"expected.{collection}.{name}.{unknown[0]}: not among the measures")
         return self

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
 from pyserini_llm_sparse.cores import allowed_cores
-from pyserini_llm_sparse.regressions.plan import FAISS, INDEX
+from pyserini_llm_sparse.regressions.costs import system_costs
+from pyserini_llm_sparse.regressions.quantities import QUANTITIES
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from pyserini_llm_sparse.regressions.scores import CONFIDENCE, Score
-from pyserini_llm_sparse.regressions.steps import Step
 
 SIGNIFICANT = 0.05
+COUNTS = ("documents", "without text", "queries", "judgements")
 _PACKAGES = ("pyserini-llm-sparse", "pyserini", "torch", "transformers", "onnxruntime", "ir-measures")
 
 
@@ -30,6 +32,7 @@ def as_json(result: Result) -> dict[str, Any]:
                 system: {measure: _score_json(score) for measure, score in scores.items()}
                 for system, scores in found.scores.items()
             },
+            "costs": {system: asdict(system_costs(result, found, system)) for system in found.scores},
             "problems": found.problems,
         }
         for name, found in result.collections.items()
@@ -78,7 +81,7 @@ def _collection(result: Result, found: CollectionResult) -> Iterator[str]:
     prepared = found.plan.prepared
     record = result.records.get(prepared)
     if record is not None:
-        named = [f"{record[name]:,} {name}" for name in ("documents", "without text", "queries", "judgements")]
+        named = [f"{record[name]:,} {name}" for name in COUNTS if name in record]
         yield ", ".join(one for one in named if not one.startswith("0 ")) + "."
         yield ""
     yield from score_table(result, found)
@@ -89,31 +92,23 @@ def _collection(result: Result, found: CollectionResult) -> Iterator[str]:
             f"{result.recipe.against}, by a paired t-test with p < {SIGNIFICANT} after Holm's correction."
         )
         yield ""
-    yield from _costs(result, found, None if record is None else record["documents"])
+    yield from _costs(result, found)
     yield from (f"- {system} could not be run: {problem}" for system, problem in found.problems.items())
 
 
-def _costs(result: Result, found: CollectionResult, documents: int | None) -> Iterator[str]:
-    yield _row(["system", "documents/s", "index bytes", "seconds of its steps", "peak MB"])
-    yield _row(["---"] * 5)
+def _costs(result: Result, found: CollectionResult) -> Iterator[str]:
+    yield _row(["system", *(quantity.title for quantity in QUANTITIES)])
+    yield _row(["---"] * (len(QUANTITIES) + 1))
     for system in found.scores:
-        steps = found.plan.systems[system]
-        records = [result.records[step] for step in steps if step.command]
-        encoding = next((result.records[step] for step in steps if step.folder.name == "vectors"), None)
-        speed = "-" if encoding is None or not documents else f"{documents / encoding['seconds']:,.1f}"
-        peaks = [record["peak_bytes"] for record in records if record["peak_bytes"]]
-        yield _row([
-            system, speed, f"{_index_bytes(steps):,}", f"{sum(record['seconds'] for record in records):,.1f}",
-            f"{max(peaks) / 1e6:,.0f}" if peaks else "-",
-        ])  # fmt: skip
+        costs = asdict(system_costs(result, found, system))
+        values = [(quantity, costs[quantity.field]) for quantity in QUANTITIES]
+        yield _row([system, *("-" if value is None else quantity.shown(value) for quantity, value in values)])
     yield ""
-
-
-def _index_bytes(steps: Sequence[Step]) -> int:
-    """Return the size of what is searched."""
-    searched = {before.folder for step in steps if step.folder.name == "search" for before in step.after}
-    files = [path for folder in searched for name in (INDEX, FAISS) for path in (folder / name).rglob("*")]
-    return sum(path.stat().st_size for path in files if path.is_file())
+    yield (
+        "Documents per second: the whole command. Query: encoding one query and finding its ten best documents, on one "
+        "thread, when everything is warm; of a fusion the sum of its parts. Memory: the largest of a command."
+    )
+    yield ""
 
 
 def _score_cell(score: Score) -> str:

@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pyserini_llm_sparse.errors import LlmSparseError
+from pyserini_llm_sparse.regressions.costs import over_budget, system_costs
 from pyserini_llm_sparse.regressions.plan import CollectionPlan
 from pyserini_llm_sparse.regressions.recipe import Recipe
-from pyserini_llm_sparse.regressions.scores import Score, score_systems, values_by_query
+from pyserini_llm_sparse.regressions.scores import Judgements, Score, score_systems
 from pyserini_llm_sparse.regressions.steps import Step
 
 Note = Callable[[str], None]
@@ -23,11 +27,15 @@ class CollectionResult:
     Attributes:
         plan: How.
         scores: By system and measure, of the systems that ran.
-        problems: Why the others did not, by system.
+        values: By system and measure, that of each query.
+        queries: Ids of the judged queries, in the order of the values.
+        problems: Why the others did not, by system; and why more could not be found out about one that did.
     """
 
     plan: CollectionPlan
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
+    values: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
+    queries: list[str] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -53,13 +61,20 @@ class Result:
 
     @property
     def failed(self) -> list[str]:
-        """The scores that are not as expected, in words."""
-        return [
+        """What is not as expected or over its budget, in words."""
+        scores = [
             f"{name}: {system}: {measure} is {score.mean:.4f}, {score.expected.score:g} was expected"
             for name, found in self.collections.items()
             for system, scores in found.scores.items()
             for measure, score in scores.items()
             if score.verdict == "FAIL" and score.expected is not None
+        ]
+        return scores + [
+            f"{name}: {system}: {problem}"
+            for name, found in self.collections.items()
+            for system, budget in self.recipe.budgets.get(name, {}).items()
+            if system in found.scores
+            for problem in over_budget(system_costs(self, found, system), budget)
         ]
 
     @property
@@ -72,19 +87,20 @@ class Result:
         return [f"{problem} (no score for {', '.join(systems)})" for problem, systems in found.items()]
 
 
-def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note) -> Result:
+def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note, progress: Note | None = None) -> Result:
     """Do what is not done yet, and score all rankings.
 
     Args:
         recipe: The recipe.
         plans: Of its collections.
         note: Told what is being done.
+        progress: Told how far a command says that it is, while it runs.
     """
     started = time.monotonic()
     records: dict[Step, dict[str, Any]] = {}
     problems: dict[Step, str] = {}
     waiting: list[Step] = []
-    for step in (step for plan in plans for step in plan.steps):
+    for step in dict.fromkeys(step for plan in plans for step in plan.steps):
         try:
             record = step.record()
         except LlmSparseError as error:  # a model or a collection is not there
@@ -105,7 +121,7 @@ def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note) -> R
             note(f"  {shown}")
         began = time.monotonic()
         try:
-            records[step] = step.run()
+            records[step] = step.run(progress)
         except LlmSparseError as error:
             problems[step] = str(error)
             note(f"  failed: {error}")
@@ -116,17 +132,26 @@ def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note) -> R
 
 
 def _scored(recipe: Recipe, plan: CollectionPlan, problems: dict[Step, str]) -> CollectionResult:
-    result, values = CollectionResult(plan), {}
+    result = CollectionResult(plan)
+    judgements = None if plan.prepared in problems else Judgements(plan.qrels)
     for system, steps in plan.systems.items():
         if (broken := next((step for step in steps if step in problems), None)) is not None:
             result.problems[system] = problems[broken]
-        else:
-            values[system] = values_by_query(plan.qrels, plan.run(system), recipe.measures)
-    result.scores = score_systems(values, recipe.against, recipe.expected.get(plan.name, {}))
+        elif judgements is not None:
+            result.values[system] = judgements.values(plan.run(system), recipe.measures)
+    if judgements is not None:
+        result.queries = judgements.queries
+    result.scores = score_systems(result.values, recipe.against, recipe.expected.get(plan.name, {}))
+    for system in result.scores:
+        for step in plan.details[system]:
+            if step in problems:
+                result.problems[f"{system} ({step.folder.name})"] = problems[step]
     return result
 
 
 def _time_left(took: Sequence[float | None]) -> str:
     """Return how long steps took the last time, with other inputs as it may be; nothing where that is not known."""
     known = [seconds for seconds in took if seconds is not None]
-    return f" (what is left took {sum(known):,.0f} s the last time)" if len(known) == len(took) else ""
+    if not known:
+        return ""
+    return f" (what is left took {'' if len(known) == len(took) else 'more than '}{sum(known):,.0f} s the last time)"

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pyserini_llm_sparse.formats.qrels import read_qrels
 from pyserini_llm_sparse.measures import parse_measure
 from pyserini_llm_sparse.regressions.recipe import Expected
 
@@ -60,23 +61,42 @@ def judged(score: float, expected: Expected) -> Verdict:
     return "OKish" if off <= OKISH * expected.tolerance else "FAIL"
 
 
-def values_by_query(qrels: Path, run: Path, measures: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Return each measure of all judged queries, in the order of their ids.
+class Judgements:
+    """A collection's judgements, read once for all rankings.
 
-    Args:
-        qrels: Judgements in TREC's columns.
-        run: A run file in TREC's columns.
-        measures: In the notation of ir-measures.
+    Attributes:
+        queries: Ids of the judged queries, in order.
     """
-    import ir_measures
 
-    judgements = list(ir_measures.read_trec_qrels(str(qrels)))
-    queries = {query: number for number, query in enumerate(sorted({one.query_id for one in judgements}))}
-    found = {name: np.zeros(len(queries)) for name in measures}
-    parsed = {parse_measure(name): name for name in measures}
-    for metric in ir_measures.iter_calc(list(parsed), judgements, ir_measures.read_trec_run(str(run))):
-        if metric.query_id in queries:
-            found[parsed[metric.measure]][queries[metric.query_id]] = metric.value
+    def __init__(self, qrels: Path) -> None:
+        """Read judgements in TREC's columns."""
+        self._grades = read_qrels(qrels)
+        self.queries = sorted(self._grades)
+
+    def values(self, run: Path, measures: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Return each measure of a ranking for all judged queries, in their order.
+
+        Args:
+            run: A run file in TREC's columns.
+            measures: In the notation of ir-measures.
+        """
+        import ir_measures
+
+        places = {query: place for place, query in enumerate(self.queries)}
+        found = {name: np.zeros(len(places)) for name in measures}
+        parsed = {parse_measure(name): name for name in measures}
+        for metric in ir_measures.iter_calc(list(parsed), self._grades, _ranking(run)):
+            if metric.query_id in places:
+                found[parsed[metric.measure]][places[metric.query_id]] = metric.value
+        return found
+
+
+def _ranking(run: Path) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    with run.open(encoding="utf-8") as lines:
+        for line in lines:
+            query, _, document, _, score, _ = line.split()
+            found.setdefault(query, {})[document] = float(score)
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,16 +17,20 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import RunError
 from pyserini_llm_sparse.formats.writers import disk_errors
+from pyserini_llm_sparse.lucene.building import last_line, own_environment
 
 RECORD = "step.json"
 LOG = "log.txt"
 UNFINISHED = ".unfinished"
+WATCHED_EVERY = 0.5  # seconds
+_TAIL_BYTES = 4096
+_BAR = re.compile(rb"(\d+)%\|[^\r\n]*\[[\d:]+<([\d:]+),")  # tqdm's: 45%|####  | 9/20 [00:10<00:12, ...
 OWN_FOLDER = "{folder}"  # in a command: where the step's output goes
 
 
@@ -90,8 +95,11 @@ class Step:
         """Return the command as it can be pasted into a shell, empty if there is none."""
         return f"python -m {shlex.join(self._arguments(self.folder))}" if self.command else ""
 
-    def run(self) -> dict[str, Any]:
+    def run(self, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
         """Do the step. Returns its record.
+
+        Args:
+            progress: Told how far the command says that it is, while it runs.
 
         Raises:
             RunError: The command failed; the last line that it printed is told.
@@ -105,7 +113,7 @@ class Step:
         if self.work is not None:
             kept, peak = self.work(unfinished), None
         else:
-            kept, peak = {}, self._run_command(unfinished)
+            kept, peak = {}, self._run_command(unfinished, progress)
         record = {
             **kept, "key": self.key, "title": self.title, "command": self.shown(),
             "seconds": round(time.monotonic() - started, 3), "peak_bytes": peak,
@@ -119,36 +127,50 @@ class Step:
     def _arguments(self, folder: Path) -> list[str]:
         return [part.replace(OWN_FOLDER, str(folder)) for part in self.command]
 
-    def _run_command(self, folder: Path) -> int | None:
+    def _run_command(self, folder: Path, progress: Callable[[str], None] | None) -> int | None:
         """Run the command with its output in a folder. Returns the peak of its memory, where the system tells it."""
         log = self.folder.with_name(f"{self.folder.name}.{LOG}")
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", *self._arguments(folder)], stdin=subprocess.DEVNULL, stdout=stream,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.STDOUT, env=own_environment(),
             )  # fmt: skip
             try:
-                code, peak = _wait(process)
+                code, peak = _wait(process, None if progress is None else partial(_tell, log, progress))
             except BaseException:
                 process.kill()
                 process.wait()
                 raise
         if code:
-            raise RunError(f"{self.title}: exit code {code}: {last_line(log)}; {log} has all that it printed")
+            raise RunError(f"{self.title}: exit code {code}: {last_line(log.read_text(encoding='utf-8', errors='replace'))}; {log} has all that it printed")
         log.replace(folder / LOG)
         return peak
 
 
-def last_line(log: Path) -> str:
-    """Return the last line of a log that says something."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((" ".join(line.split())[:300] for line in reversed(lines) if line.strip()), "it printed nothing")
+def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None] | None) -> tuple[int, int | None]:
+    """Wait for a process. Returns its exit code and its largest resident memory in bytes, or what this one has.
 
-
-def _wait(process: subprocess.Popen[bytes]) -> tuple[int, int | None]:
-    """Wait for a process. Returns its exit code and its largest resident memory in bytes, or what this one has."""
+    Args:
+        process: The process.
+        watch: Called from time to time while it runs.
+    """
     if not hasattr(os, "wait4"):
         return process.wait(), None
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    while True:
+        found, status, used = os.wait4(process.pid, 0 if watch is None else os.WNOHANG)
+        if found:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if watch is not None:
+            watch()
+            time.sleep(WATCHED_EVERY)
+
+
+def _tell(log: Path, progress: Callable[[str], None]) -> None:
+    """Tell how far a command is: the last progress bar of tqdm in what it printed."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        bars = _BAR.findall(stream.read())
+    if bars:
+        share, left = bars[-1]
+        progress(f"{share.decode()} %, {left.decode()} left")

@@ -11,10 +11,11 @@ import pytest
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
 from pyserini_llm_sparse.regressions.collection import DOCUMENTS, QRELS, TOPICS, Collection
+from pyserini_llm_sparse.regressions.costs import Costs, over_budget
 from pyserini_llm_sparse.regressions.plan import CollectionPlan, plan_recipe
-from pyserini_llm_sparse.regressions.recipe import CollectionSource, Expected
+from pyserini_llm_sparse.regressions.recipe import Budget, CollectionSource, Expected
 from pyserini_llm_sparse.regressions.recipe_file import load_recipe
-from pyserini_llm_sparse.regressions.scores import holm, interval, judged, score_systems, values_by_query
+from pyserini_llm_sparse.regressions.scores import Judgements, holm, interval, judged, score_systems
 from pyserini_llm_sparse.regressions.steps import Step
 
 RECIPE = """\
@@ -93,13 +94,15 @@ def test_what_several_systems_need_is_one_step(tmp_path: Path) -> None:
     assert sum("index the texts" in title for title in titles) == 2  # feedback needs more in an index
     assert sum("encode the documents" in title for title in titles) == 2  # torch and int8
     assert plan.systems["csplade"][:-1] == plan.systems["model"][:-1]
+    assert [step.folder.name for step in plan.details["csplade"]] == ["measure", "explain"]
+    assert [step.folder.name for step in plan.details["bm25"]] == ["measure"] and plan.details["fused"] == ()
     assert plan.systems["fused"][-1].after[1:] == (plan.systems["bm25"][-1], plan.systems["csplade"][-1])
     assert all(plan.steps.index(before) < plan.steps.index(step) for step in plan.steps for before in step.after)
 
 
 def test_one_system_alone_is_planned_with_what_it_needs(tmp_path: Path) -> None:
     assert {step.folder.parent.name for step in planned(tmp_path, ["fused"]).steps[1:]} == {"bm25", "csplade", "fused"}
-    assert len(planned(tmp_path, ["bm25"]).steps) == 3
+    assert len(planned(tmp_path, ["bm25"]).steps) == 4
 
 
 def test_commands_are_pyserini_s_and_name_where_things_will_be(tmp_path: Path) -> None:
@@ -109,6 +112,101 @@ def test_commands_are_pyserini_s_and_name_where_things_will_be(tmp_path: Path) -
     assert shown[1].startswith(f"python -m pyserini.encode input --corpus {work}/_collection/corpus output")
     assert f"--embeddings {work}/model/vectors/json " in shown[1] and shown[1].endswith("csplade --batch-size 64")
     assert f"--index {work}/model/index/lucene" in shown[3] and "csplade,query_encoder=model" in shown[3]
+
+
+OTHER_SYSTEMS = """\
+title: Other systems
+train:
+  bert-splade:
+    command: [examples.bert_splade, --data, "{data}/train", --output, "{folder}/model"]
+    minutes: 30 minutes
+collections:
+  dev: {corpus: corpus.jsonl, topics: dev.tsv, qrels: dev.qrels}
+  other: {topics: dl19-passage, qrels: dl19-passage, documents_of: dev}
+systems:
+  splade: {kind: splade, model: "trained:bert-splade"}
+  splade-ours: {kind: csplade, encoder: "csplade:trained:bert-splade,document_max_length=512"}
+  bm25: {kind: bm25, prebuilt: msmarco-v1-passage}
+  dense: {kind: dense, model: org/dense, index: lucene-hnsw}
+  tct: {kind: dense, model: org/tct, encoder_class: tct_colbert, prebuilt: msmarco-v1-passage.tct}
+  theirs: {kind: run, path: "runs/{collection}.txt"}
+budgets:
+  dev: {splade: {index_bytes: 1000}}
+"""
+
+
+def other_plans(folder: Path, only: list[str] | None = None) -> list[CollectionPlan]:
+    path = write_recipe(folder, OTHER_SYSTEMS)
+    return plan_recipe(load_recipe(path), folder, folder / "work" / "recipe", 1, only)
+
+
+def test_documents_that_collections_share_are_indexed_once(tmp_path: Path) -> None:
+    dev, other = other_plans(tmp_path)
+    assert other.documents is dev.prepared and other.prepared is not dev.prepared
+    assert dev.prepared in other.systems["splade"]
+    for system in ("splade", "splade-ours", "dense"):
+        assert [one for one in other.systems[system] if one.folder.name in ("vectors", "index")] == [
+            one for one in dev.systems[system] if one.folder.name in ("vectors", "index")
+        ]
+        assert other.systems[system][-1] is not dev.systems[system][-1]
+
+
+def test_a_model_that_a_recipe_trains_is_trained_once_and_only_where_it_is_needed(tmp_path: Path) -> None:
+    plans = other_plans(tmp_path)
+    training = {step for plan in plans for step in plan.steps if step.folder.parent.name == "_trained"}
+    (step,) = training
+    model = tmp_path / "work" / "_trained" / "bert-splade" / "model"
+    assert step.shown() == f"python -m examples.bert_splade --data {tmp_path}/train --output {model}"
+    assert "30 minutes" in step.title
+    encodings = [one.shown() for one in plans[0].steps if "pyserini.encode" in one.shown()]
+    assert f"--encoder {model} --encoder-class splade --max-length 256" in encodings[0]
+    assert f"csplade:{model},document_max_length=512" in encodings[1]
+    assert all(step not in plan.steps for plan in other_plans(tmp_path, ["bm25", "dense"]) for step in training)
+
+
+def test_an_index_that_is_there_is_searched_by_its_name(tmp_path: Path) -> None:
+    dev, _ = other_plans(tmp_path)
+    assert "--index msmarco-v1-passage " in dev.systems["bm25"][-1].shown()
+    assert [step.folder.name for step in dev.systems["tct"]] == ["_collection", "search"]
+    assert dev.details["tct"] == () and [step.folder.name for step in dev.details["bm25"]] == ["measure"]
+
+
+def test_a_ranking_of_something_else_is_a_system(tmp_path: Path) -> None:
+    dev, _ = other_plans(tmp_path)
+    taken = dev.systems["theirs"][-1]
+    with pytest.raises(ResourceError, match=r"runs/dev\.txt: no such run"):
+        _ = taken.key
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "dev.txt").write_text("q Q0 d 1 1.0 tag\n")
+    (again,) = {plan.systems["theirs"][-1] for plan in other_plans(tmp_path)[:1]}
+    again.run()
+    assert dev.run("theirs").read_text() == "q Q0 d 1 1.0 tag\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('trained:bert-splade"}', 'trained:none-splade"}', "trains no model none-splade"),
+        ("documents_of: dev", "documents_of: later", "no earlier collection later"),
+        ('trained:bert-splade"}', 'org/bert"}', "by the word splade"),
+        ("index_bytes: 1000", "bytes: 1000", "bytes"),
+        ("dev: {splade: {index", "dev: {none: {index", "budgets.dev.none: no such system"),
+    ],
+)
+def test_a_reference_to_nothing_is_refused(before: str, after: str, message: str, tmp_path: Path) -> None:
+    assert before in OTHER_SYSTEMS
+    with pytest.raises(DataError) as caught:
+        load_recipe(write_recipe(tmp_path, OTHER_SYSTEMS.replace(before, after, 1)))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_costs_are_held_against_a_budget() -> None:
+    costs = Costs(documents_per_second=9.0, index_bytes=2000)
+    over = list(over_budget(costs, Budget(documents_per_second=10, index_bytes=1000, postings=1)))
+    assert over == [
+        "documents_per_second is 9, at least 10 was budgeted", "index_bytes is 2,000, at most 1,000 was budgeted",
+    ]  # fmt: skip
+    assert not list(over_budget(costs, Budget(documents_per_second=9, index_bytes=2000)))
 
 
 BEIR = [{"_id": str(number), "title": f"T{number}", "text": f"text\n{number}"} for number in range(3)]
@@ -181,6 +279,16 @@ def test_what_depends_on_a_changed_input_is_done_again_and_nothing_else(tmp_path
     assert [step.record() is not None for step in steps()] == [False, True, False]
 
 
+def test_a_step_tells_how_far_its_command_says_that_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyserini_llm_sparse.regressions.steps.WATCHED_EVERY", 0.05)
+    program = "import time; print(' 45%|####      | 9/20 [00:10<00:12,  1.2s/it]', flush=True); time.sleep(1)"
+    (tmp_path / "slow.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told: list[str] = []
+    Step("slow", tmp_path / "made", ("slow",)).run(told.append)
+    assert set(told) == {"45 %, 00:12 left"}
+
+
 def test_a_step_that_fails_leaves_what_was_there_and_its_log(tmp_path: Path) -> None:
     (source := tmp_path / "source").write_text("content")
     archive(tmp_path, source).run()
@@ -200,7 +308,9 @@ def test_scores_are_judged_by_their_distance(tmp_path: Path) -> None:
 def test_a_query_without_an_answer_counts_as_nothing(tmp_path: Path) -> None:
     (tmp_path / "qrels").write_text("a 0 1 1\nb 0 1 1\n")
     (tmp_path / "run").write_text("a Q0 2 1 2.0 t\na Q0 1 2 1.0 t\nother Q0 1 1 1.0 t\n")
-    found = values_by_query(tmp_path / "qrels", tmp_path / "run", ["RR@10", "AP"])
+    judgements = Judgements(tmp_path / "qrels")
+    found = judgements.values(tmp_path / "run", ["RR@10", "AP"])
+    assert judgements.queries == ["a", "b"]
     np.testing.assert_allclose(found["RR@10"], [0.5, 0])
     np.testing.assert_allclose(found["AP"], [0.5, 0])
 

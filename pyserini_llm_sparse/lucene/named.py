@@ -1,0 +1,56 @@
+"""Topics and judgements by the names that Pyserini has for them; it may have to download them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pyserini_llm_sparse import jdk
+from pyserini_llm_sparse.errors import ResourceError
+
+_Found = TypeVar("_Found")
+
+
+def named_topics(name: str) -> dict[str, str]:
+    """Return ``{id: text}`` of topics; empty if they have none.
+
+    Raises:
+        ResourceError: Pyserini does not know the name, or cannot download them.
+    """
+
+    def topics() -> dict[str, str]:
+        from pyserini.search import get_topics
+
+        return {str(identifier): str(fields["title"]) for identifier, fields in (get_topics(name) or {}).items()}
+
+    return _from_pyserini(name, "topics", topics)
+
+
+def named_qrels(name: str) -> Path:
+    """Return the file of judgements.
+
+    Raises:
+        ResourceError: Pyserini does not know the name, or cannot download them.
+    """
+
+    def qrels() -> Path:
+        from pyserini.search import get_qrels_file
+
+        return Path(get_qrels_file(name))
+
+    return _from_pyserini(name, "judgements", qrels)
+
+
+def _from_pyserini(name: str, what: str, get: Callable[[], _Found]) -> _Found:
+    from pyserini_llm_sparse.plugin import register
+
+    jdk.use_jdk()
+    register()
+    try:
+        return get()
+    except Exception as error:  # whatever Pyserini, Java or the network raise: the name was all that they were given
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ResourceError(
+            f"{name}: no such {what}: no file, and Pyserini cannot give {what} of this name ({first}); give a path"
+        ) from error

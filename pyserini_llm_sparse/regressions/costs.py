@@ -1,0 +1,122 @@
+"""What a system costs on a collection, from the records of its steps, and whether that is within its budget."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pyserini_llm_sparse.regressions.plan import TRAINED
+from pyserini_llm_sparse.regressions.planner import FAISS, INDEX, MEASURE, MEASURED, SEARCH, VECTORS
+from pyserini_llm_sparse.regressions.recipe import Budget
+from pyserini_llm_sparse.regressions.steps import Step
+from pyserini_llm_sparse.regressions.systems import Fusion
+
+if TYPE_CHECKING:
+    from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a system costs; None where that is not known. A fusion costs what the systems cost that it fuses.
+
+    Attributes:
+        documents_per_second: Encoded, the start of the command included; None of a fusion.
+        index_bytes: Size of what is searched.
+        postings: Pairs of a term and a document in it.
+        latency_p50_ms: Milliseconds of encoding and searching a query, median.
+        latency_p99_ms: The same, of the slowest one in a hundred.
+        model_bytes: Size of the weights.
+        seconds: Of all steps up to the run, training excepted.
+        peak_bytes: Largest memory of a step.
+    """
+
+    documents_per_second: float | None = None
+    index_bytes: int | None = None
+    postings: int | None = None
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    model_bytes: int | None = None
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+def system_costs(result: Result, found: CollectionResult, system: str) -> Costs:
+    """Return the costs of a system that ran."""
+    steps = found.plan.systems[system]
+    records = [result.records[step] for step in steps if step.command and step.folder.parent.name != TRAINED]
+    peaks = [record["peak_bytes"] for record in records if record["peak_bytes"]]
+    latency = sorted(_latencies(result, found, system).values())
+    return Costs(
+        documents_per_second=_documents_per_second(result, found, system),
+        index_bytes=_index_bytes(steps) or None,
+        postings=_sum(result, found, system, "postings"),
+        latency_p50_ms=_percentile(latency, 0.5),
+        latency_p99_ms=_percentile(latency, 0.99),
+        model_bytes=_sum(result, found, system, "model_bytes", needs_all=False),
+        seconds=round(sum(record["seconds"] for record in records), 3) if records else None,
+        peak_bytes=max(peaks, default=None),
+    )
+
+
+def over_budget(costs: Costs, budget: Budget) -> Iterator[str]:
+    """Yield what is over a budget, in words; what is not known is not."""
+    known = asdict(costs)
+    for name, limit in budget.model_dump(exclude_none=True).items():
+        value, is_least = known[name], name == "documents_per_second"
+        if value is not None and (value < limit if is_least else value > limit):
+            yield f"{name} is {value:,.4g}, at {'least' if is_least else 'most'} {limit:,.4g} was budgeted"
+
+
+def _documents_per_second(result: Result, found: CollectionResult, system: str) -> float | None:
+    documents = result.records.get(found.plan.documents, {}).get("documents")
+    encoding = [step for step in found.plan.systems[system] if step.folder.name == VECTORS]
+    if not documents or len(encoding) != 1 or isinstance(result.recipe.systems[system], Fusion):
+        return None
+    return float(documents / result.records[encoding[0]]["seconds"])
+
+
+def _index_bytes(steps: Sequence[Step]) -> int:
+    """Return the size of what is searched."""
+    searched = {before.folder for step in steps if step.folder.name == SEARCH for before in step.after}
+    files = [path for folder in searched for name in (INDEX, FAISS) for path in (folder / name).rglob("*")]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def _latencies(result: Result, found: CollectionResult, system: str) -> dict[str, float]:
+    """Return milliseconds by query, of a fusion the sum of those that it fuses; nothing where one is not known."""
+    parts = [_measured(result, found, part).get("latency_ms") or {} for part in _parts(result, system)]
+    queries = parts[0] if parts else {}
+    return {query: sum(part[query] for part in parts) for query in queries if all(query in part for part in parts)}
+
+
+def _sum(result: Result, found: CollectionResult, system: str, name: str, needs_all: bool = True) -> int | None:
+    """Return the sum of what was measured of a system or of those that it fuses."""
+    values = [_measured(result, found, part).get(name) for part in _parts(result, system)]
+    known = [value for value in values if value is not None]
+    return sum(known) if known and (len(known) == len(values) or not needs_all) else None
+
+
+def _parts(result: Result, system: str) -> list[str]:
+    """Return the systems that have indexes of their own and together make a system's ranking."""
+    described = result.recipe.systems[system]
+    if not isinstance(described, Fusion):
+        return [system]
+    return list(dict.fromkeys(part for one in described.of for part in _parts(result, one)))
+
+
+def _measured(result: Result, found: CollectionResult, system: str) -> dict[str, Any]:
+    """Return what the step found that measures a system; nothing if that was not done."""
+    steps = found.plan.details.get(system, ())
+    step = next((step for step in steps if step.folder.name == MEASURE and step in result.records), None)
+    if step is None:
+        return {}
+    measured: dict[str, Any] = json.loads((step.folder / MEASURED).read_text(encoding="utf-8"))
+    return measured
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float | None:
+    """Return the smallest value that at least this share of all does not exceed."""
+    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None
