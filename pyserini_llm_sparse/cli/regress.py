@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pyserini_llm_sparse.cli import options
-from pyserini_llm_sparse.cli.console import count, duration, print_json, say
+from pyserini_llm_sparse.cli.console import count, duration, print_json, say, status_line
 from pyserini_llm_sparse.errors import PartialError, RunError, UsageError
 
 NAME = "regress"
@@ -17,7 +17,7 @@ EXAMPLES = (
     "regress examples/regressions/scifact.yaml --data beir --only bm25 --only csplade",
     "regress examples/regressions/scifact.yaml --data beir --dry-run",
 )
-REPORT = "report.md"
+REPORT, PAGE = "report.md", "report.html"
 
 
 def command(
@@ -40,6 +40,7 @@ def command(
     Nothing is done twice: what is done and has the same inputs stays, and an interrupted run goes on. Exit code 6: a
     score is FAIL, or nothing could be run; 7: a system could not be run, others were.
     """
+    from pyserini_llm_sparse.regressions.page import page
     from pyserini_llm_sparse.regressions.plan import plan_recipe
     from pyserini_llm_sparse.regressions.recipe_file import load_recipe
     from pyserini_llm_sparse.regressions.report import as_json, report, score_table
@@ -56,9 +57,17 @@ def command(
                 if shown := step.shown():
                     typer.echo(shown)
         return
-    result = run_recipe(loaded, plans, say)
+    with status_line() as show:
+
+        def note(text: str) -> None:
+            if show is not None:
+                show("")
+            say(text)
+
+        result = run_recipe(loaded, plans, note, show)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT).write_text(report(result), encoding="utf-8")
+    (folder / PAGE).write_text(page(result), encoding="utf-8", newline="\n")
     if json:
         print_json(as_json(result))
     else:
@@ -66,7 +75,7 @@ def command(
             typer.echo("\n".join([name, *score_table(result, found), ""]))
     say(
         f"{count(result.ran, 'step')} done now, {count(len(result.records) - result.ran, 'step')} before; "
-        f"{duration(result.seconds)}, of which {duration(result.own_seconds)} outside of them; {folder / REPORT}"
+        f"{duration(result.seconds)}, of which {duration(result.own_seconds)} outside of them; {folder / PAGE}"
     )
     if result.failed:
         raise RunError(f"{recipe}: not as expected: {'; '.join(result.failed)}")

@@ -143,7 +143,7 @@ class Planner:
     def _bm25(self, name: str, system: Bm25) -> tuple[Step, ...]:
         # Feedback reads the terms of the documents that were found.
         stored = ["--storeDocvectors"] if system.rm3 else []
-        index = self._indexer._texts_index(name, stored) if system.prebuilt is None else _Index(system.prebuilt)
+        index = self._indexer._texts_index(name, stored) if system.prebuilt is None else self._prebuilt(system.prebuilt)
         options = ("--k1", str(system.k1), "--b", str(system.b), *(["--rm3"] if system.rm3 else []))
         self._searched[name] = _Searched("bm25", index, options)
         return *index.steps, self._lucene_search(name, index, "--bm25", *options)
@@ -179,7 +179,7 @@ class Planner:
         if system.prebuilt is None:
             index = self._indexer._dense_index(name, system, [*encoder, *length], contents)
         else:
-            index = _Index(system.prebuilt)
+            index = self._prebuilt(system.prebuilt)
         in_lucene = system.index == "lucene-hnsw"
         if system.encoder_class == "auto":
             kind = "lucene-hnsw" if in_lucene else "faiss"
@@ -230,7 +230,7 @@ class Planner:
     ) -> _Index:
         """Return the index of the vectors that an encoder makes of the documents."""
         if system.prebuilt is not None:
-            return _Index(system.prebuilt)
+            return self._prebuilt(system.prebuilt)
         if self._indexer is not self:
             return self._indexer._sparse_index(name, system, options, contents)
         trained = self._training_of(system)
@@ -267,6 +267,10 @@ class Planner:
             command += ["--threads", self._threads]
         index = self._step(name, "index", "index the vectors", *command, after=(vectors,))
         return _Index(str(index.folder / built), (vectors, index))
+
+    def _prebuilt(self, name: str) -> _Index:
+        """Return an index that is there, in the folder of the collections or by the name that Pyserini has for it."""
+        return _Index(str(self._data / name) if (self._data / name).is_dir() else name)
 
     def _lucene_search(self, name: str, index: _Index, *options: str, contents: Contents | None = None) -> Step:
         return self._step(

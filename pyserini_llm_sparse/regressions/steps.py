@@ -142,7 +142,9 @@ class Step:
                 process.wait()
                 raise
         if code:
-            raise RunError(f"{self.title}: exit code {code}: {last_line(log.read_text(encoding='utf-8', errors='replace'))}; {log} has all that it printed")
+            raise RunError(
+                f"{self.title}: exit code {code}: {last_line(log.read_text(encoding='utf-8', errors='replace'))}; {log} has all that it printed"
+            )
         log.replace(folder / LOG)
         return peak
 

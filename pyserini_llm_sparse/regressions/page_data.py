@@ -1,0 +1,230 @@
+"""What the HTML report shows, as one object of plain values that the page embeds as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyserini_llm_sparse.cores import allowed_cores
+from pyserini_llm_sparse.formats.digests import file_sha256
+from pyserini_llm_sparse.regressions.costs import system_costs
+from pyserini_llm_sparse.regressions.page_queries import DIGITS, QueryData, judged_queries, limit_explanations
+from pyserini_llm_sparse.regressions.quantities import bytes_shown
+from pyserini_llm_sparse.regressions.recipe import Recipe
+from pyserini_llm_sparse.regressions.report import COUNTS, SIGNIFICANT
+from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
+from pyserini_llm_sparse.regressions.scores import CONFIDENCE, Score
+
+PROFILE = 180  # values of a profile of differences
+_PACKAGES = (
+    "pyserini-llm-sparse", "pyserini", "torch", "transformers", "onnxruntime", "faiss-cpu", "ir-measures", "numpy",
+    "scipy",
+)  # fmt: skip
+
+
+class ScoreData(TypedDict):
+    """A measure of a system; see `scores.Score`."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float | None
+    is_better: bool
+    verdict: str | None
+    expected: float | None
+    source: str | None
+
+
+class SystemData(TypedDict):
+    """A system on a collection.
+
+    `costs` are those of `costs.Costs` by their names, `outcomes` the numbers of queries where the system is better
+    than the baseline, equal and worse, by measure, and `profiles` the sorted differences from the baseline, means of
+    neighbours where there are many.
+    """
+
+    name: str
+    kind: str
+    settings: str
+    is_baseline: bool
+    scores: dict[str, ScoreData]
+    costs: dict[str, float | None]
+    outcomes: dict[str, tuple[int, int, int]]
+    profiles: dict[str, list[float]]
+    run_sha256: str
+
+
+class CollectionData(TypedDict):
+    """A collection: `counts` of documents and so on, `all_queries` of which `queries` may be a part."""
+
+    name: str
+    counts: dict[str, int]
+    systems: list[SystemData]
+    problems: dict[str, str]
+    all_queries: int
+    queries: list[QueryData]
+    sha256: dict[str, str]
+
+
+class StepData(TypedDict):
+    """A command that ran; `key` names the content of all that went into it."""
+
+    title: str
+    command: str
+    seconds: float
+    peak_bytes: int | None
+    key: str
+
+
+class PageData(TypedDict):
+    """All that the page shows."""
+
+    title: str
+    about: str
+    baseline: str
+    measures: list[str]
+    confidence: float
+    significant: float
+    collections: list[CollectionData]
+    steps: list[StepData]
+    machine: list[tuple[str, str]]
+    versions: list[tuple[str, str]]
+    failed: list[str]
+
+
+def page_data(result: Result) -> PageData:
+    """Return what the page shows of a result.
+
+    Args:
+        result: Of a recipe; run files, topics, judgements and explanations are read from its steps' folders.
+
+    Raises:
+        LlmSparseError: One of these files cannot be read.
+    """
+    recipe = result.recipe
+    collections = [_collection(result, found) for found in result.collections.values()]
+    limit_explanations([query for collection in collections for query in collection["queries"]])
+    steps = dict.fromkeys(step for found in result.collections.values() for step in found.plan.steps)
+    return {
+        "title": recipe.title,
+        "about": recipe.about.strip(),
+        "baseline": recipe.against,
+        "measures": list(recipe.measures),
+        "confidence": CONFIDENCE,
+        "significant": SIGNIFICANT,
+        "collections": collections,
+        "steps": [
+            {
+                "title": step.title, "command": step.shown(), "seconds": record["seconds"],
+                "peak_bytes": record["peak_bytes"], "key": record["key"],
+            }
+            for step in steps if (record := result.records.get(step)) is not None
+        ],
+        "machine": _machine(),
+        "versions": list(_versions()),
+        "failed": result.failed,
+    }  # fmt: skip
+
+
+def _collection(result: Result, found: CollectionResult) -> CollectionData:
+    plan = found.plan
+    # Documents may be laid out by another collection's step.
+    record = {**result.records.get(plan.documents, {}), **result.records.get(plan.prepared, {})}
+    systems = [system for system in result.recipe.systems if system in found.scores]
+    return {
+        "name": plan.name,
+        "counts": {name: record[name] for name in COUNTS if name in record},
+        "systems": [_system(result, found, system) for system in systems],
+        "problems": dict(found.problems),
+        "all_queries": len(found.queries),
+        "queries": judged_queries(result, found, systems) if systems else [],
+        "sha256": {
+            path.name: file_sha256(path) for path in (plan.topics, plan.qrels) if plan.prepared in result.records
+        },
+    }
+
+
+def _system(result: Result, found: CollectionResult, name: str) -> SystemData:
+    recipe = result.recipe
+    baseline, differences = found.values.get(recipe.against), {}
+    if baseline is not None and name != recipe.against:
+        differences = {
+            measure: np.sort((found.values[name][measure] - baseline[measure]).round(DIGITS))
+            for measure in recipe.measures
+        }
+    return {
+        "name": name,
+        "kind": recipe.systems[name].kind,
+        "settings": _settings(recipe, name),
+        "is_baseline": name == recipe.against,
+        "scores": {measure: _score(score) for measure, score in found.scores[name].items()},
+        "costs": asdict(system_costs(result, found, name)),
+        "outcomes": {measure: _outcomes(values) for measure, values in differences.items()},
+        "profiles": {measure: _profile(values) for measure, values in differences.items()},
+        "run_sha256": file_sha256(found.plan.run(name)),
+    }
+
+
+def _outcomes(differences: NDArray[np.float64]) -> tuple[int, int, int]:
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    return wins, len(differences) - wins - losses, losses
+
+
+def _profile(differences: NDArray[np.float64]) -> list[float]:
+    parts = np.array_split(differences, min(len(differences), PROFILE))
+    return [round(float(part.mean()), DIGITS) for part in parts]
+
+
+def _settings(recipe: Recipe, name: str) -> str:
+    """Return what the recipe sets of a system."""
+    system = recipe.systems[name]
+    fields = system.model_dump(include=system.model_fields_set - {"kind"}, exclude_none=True)
+    shown = [f"{field} {' and '.join(value) if isinstance(value, tuple) else value}" for field, value in fields.items()]
+    return ", ".join([system.kind, *shown])
+
+
+def _score(score: Score) -> ScoreData:
+    return {
+        "mean": score.mean, "low": score.low, "high": score.high, "p_value": score.p_value,
+        "is_better": score.is_better, "verdict": score.verdict,
+        "expected": None if score.expected is None else score.expected.score,
+        "source": None if score.expected is None else score.expected.source,
+    }  # fmt: skip
+
+
+def _machine() -> list[tuple[str, str]]:
+    found = [
+        ("system", platform.platform()),
+        ("processor", _processor()),
+        ("cores", str(allowed_cores() or os.cpu_count() or "not known")),
+        ("Python", platform.python_version()),
+    ]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found.insert(3, ("memory", bytes_shown(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))))
+    return found
+
+
+def _processor() -> str:
+    """Return the processor's name where the system tells it, and its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return ", ".join(dict.fromkeys(one for one in (named or platform.processor(), platform.machine()) if one))
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        try:
+            yield package, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
