@@ -1,4 +1,4 @@
-"""Topics and judgements by the names that Pyserini has for them; it may have to download them."""
+"""Topics and judgements as Pyserini knows them: by name, for which it may have to download them, or in its formats."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from pyserini_llm_sparse.errors import ResourceError
 
 _Found = TypeVar("_Found")
 
+PYSERINI = "pyserini:"  # before topics that Pyserini is to read, in the format that it takes a file's path for
+
 
 def named_topics(name: str) -> dict[str, str]:
     """Return ``{id: text}`` of topics; empty if they have none.
 
+    Args:
+        name: Pyserini's name of them, or `PYSERINI` and a file's path.
+
     Raises:
-        ResourceError: Pyserini does not know the name, or cannot download them.
+        ResourceError: Pyserini does not know the name, or cannot download or read them.
     """
 
     def topics() -> dict[str, str]:
-        from pyserini.search import get_topics
+        from pyserini.query_iterator import DefaultQueryIterator
 
-        return {str(identifier): str(fields["title"]) for identifier, fields in (get_topics(name) or {}).items()}
+        found = DefaultQueryIterator.from_topics(name.removeprefix(PYSERINI))
+        return {str(identifier): str(text) for identifier, text in found}
 
     return _from_pyserini(name, "topics", topics)
 

@@ -13,7 +13,7 @@ from pyserini_llm_sparse.formats.digests import file_sha256
 from pyserini_llm_sparse.formats.qrels import qrels_file, read_qrels
 from pyserini_llm_sparse.formats.records import Document
 from pyserini_llm_sparse.formats.topics import read_topics, topics_file
-from pyserini_llm_sparse.lucene.named import named_qrels, named_topics
+from pyserini_llm_sparse.lucene.named import PYSERINI, named_qrels, named_topics
 from pyserini_llm_sparse.regressions.recipe import CollectionSource
 
 DOCUMENTS = Path("corpus") / "documents.jsonl"
@@ -50,12 +50,13 @@ class Collection:
         source = self._source
         found = hashlib.sha256(repr((source.irds, source.fields)).encode())
         if source.irds is None:
-            paths = [] if source.documents_of else [*corpus_files(self._corpus)]
+            paths = [*corpus_files(self._corpus)] if source.has_documents else []
             for part in (self._topics, str(self._qrels())):
+                path = Path(part.removeprefix(PYSERINI))
                 if _is_name(part):
                     found.update(part.encode())
                 else:
-                    paths.append(topics_file(Path(part)) if Path(part).is_dir() else Path(part))
+                    paths.append(topics_file(path) if path.is_dir() else path)
             for path in paths:
                 try:
                     found.update(file_sha256(path).encode())
@@ -64,7 +65,7 @@ class Collection:
         return found.hexdigest()
 
     def write(self, folder: Path) -> dict[str, int]:
-        """Write documents, if they are not another collection's, judged topics and judgements to a folder.
+        """Write documents, if there are any of its own, judged topics and judgements to a folder.
 
         Test collections have documents without text; they are left out, as no system could find them.
 
@@ -74,7 +75,7 @@ class Collection:
         Raises:
             LlmSparseError: A record cannot be used, or none is there.
         """
-        documents = {} if self._source.documents_of else self._write_documents(folder)
+        documents = self._write_documents(folder) if self._source.has_documents else {}
         judged = self._judgements()
         topics = read_topics(self._topics, named_topics)
         lines = [f"{topic.id}\t{' '.join(topic.text.split())}\n" for topic in topics if topic.id in judged]
@@ -121,12 +122,14 @@ class Collection:
         return found
 
 
-def _file_or_name(data: Path, part: Path | None) -> str:
+def _file_or_name(data: Path, part: str | Path | None) -> str:
     """Return a file's path, or the name that Pyserini has for topics or judgements."""
     name = str(part or "")
+    if name.startswith(PYSERINI):
+        return f"{PYSERINI}{(data / name.removeprefix(PYSERINI)).absolute()}"
     return name if _is_name(name) and not (data / name).exists() else str((data / name).absolute())
 
 
 def _is_name(part: str) -> bool:
-    """Tell whether this can only be a name: it has neither a folder nor a suffix."""
+    """Tell whether this can only be a name that Pyserini has: it has neither a folder nor a suffix."""
     return not Path(part).suffix and len(Path(part).parts) == 1

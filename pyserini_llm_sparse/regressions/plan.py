@@ -70,6 +70,7 @@ def plan_recipe(
         name: Step(
             f"train {name} (takes {training.minutes})", work.parent / TRAINED / name,
             tuple(part.replace(DATA, str(data)) for part in training.command), contents={"versions": versions},
+            resumes=True,
         )
         for name, training in recipe.train.items()
     }  # fmt: skip

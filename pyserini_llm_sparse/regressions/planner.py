@@ -190,7 +190,7 @@ class Planner:
             command = [_LUCENE_DENSE, "search", *common, "--encoder", model, *how, *length, *prefix]
         else:
             command = ["pyserini.search.faiss", *common, "--threads", self._threads, "--batch-size", _QUERIES_AT_ONCE]
-            command += [*encoder, *length, *prefix]
+            command += [*encoder, *length, *prefix, *self._removal]
         return *index.steps, self._step(name, SEARCH, "search", *command, after=index.steps[-1:], contents=contents)
 
     def _run(self, name: str, system: Run) -> tuple[Step, ...]:
@@ -277,7 +277,7 @@ class Planner:
             name, SEARCH, "search",
             "pyserini.search.lucene", "--index", index.place,
             "--topics", self._topics, "--output", f"{OWN_FOLDER}/{RUN}",
-            "--hits", str(self._recipe.hits), "--threads", self._threads, *options,
+            "--hits", str(self._recipe.hits), "--threads", self._threads, *options, *self._removal,
             after=index.steps[-1:], contents=contents,
         )  # fmt: skip
 
@@ -289,6 +289,10 @@ class Planner:
     def _with_trained(self, name: str) -> str:
         """Return a model's name with the folder of a model that the recipe trains in its place."""
         return re.sub(f"{TRAINED}({NAME})", lambda found: str(self._trained[found[1]].folder / MODEL), name)
+
+    @property
+    def _removal(self) -> list[str]:
+        return ["--remove-query"] if self._recipe.collections[self._work.name].remove_query else []
 
     @property
     def _topics(self) -> str:

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.measures import parse_measure
-from pyserini_llm_sparse.regressions.systems import NAME, TRAINED, Fusion, Part, System
+from pyserini_llm_sparse.regressions.systems import NAME, TRAINED, Fusion, Part, Run, System
 
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
 TOLERANCE = 0.0005  # scores are published with three or four digits
@@ -26,11 +26,12 @@ class CollectionSource(Part):
         beir: Folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels``; each may be compressed.
         split: Which of the folder's qrels.
         irds: Id of an ir_datasets dataset with documents, queries and judgements.
-        corpus: A corpus, as `encode` takes it.
-        topics: Topics, as `search` takes them, or Pyserini's name of them.
+        corpus: A corpus, as `encode` takes it; not needed where all indexes are prebuilt.
+        topics: Topics, as `search` takes them, or Pyserini's name of them; with ``pyserini:`` before its path, a file
+            in a format that Pyserini knows by the path.
         qrels: Judgements in TREC's or BEIR's columns, or Pyserini's name of them.
-        documents_of: An earlier collection with the same documents, whose indexes are searched; then `corpus` is not
-            needed.
+        documents_of: An earlier collection with the same documents, whose indexes are searched.
+        remove_query: Whether a document is left out of the ranking of the query with its id, as BEIR does it.
         fields: Fields of a document that make its text; by default its contents, else title and text.
     """
 
@@ -38,18 +39,24 @@ class CollectionSource(Part):
     split: str = "test"
     irds: str | None = None
     corpus: Path | None = None
-    topics: Path | None = None
+    topics: str | None = None
     qrels: Path | None = None
     documents_of: str | None = None
+    remove_query: bool = False
     fields: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        needed = [self.topics, self.qrels, *([] if self.documents_of else [self.corpus])]
-        ways = [self.beir is not None, self.irds is not None, any(file is not None for file in (*needed, self.corpus))]
-        if sum(ways) != 1 or (ways[2] and None in needed):
-            raise ValueError("name one source: beir, irds, or all of corpus, topics and qrels")
+        files = (self.corpus, self.topics, self.qrels)
+        ways = [self.beir is not None, self.irds is not None, any(file is not None for file in files)]
+        if sum(ways) != 1 or (ways[2] and None in (self.topics, self.qrels)):
+            raise ValueError("name one source: beir, irds, or corpus, topics and qrels")
         return self
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether it has documents of its own."""
+        return self.documents_of is None and not (self.beir is None and self.irds is None and self.corpus is None)
 
 
 class Training(Part):
@@ -170,6 +177,10 @@ class Recipe(Part):
             if source.documents_of and source.documents_of not in known:
                 raise ValueError(f"collections.{name}.documents_of: no earlier collection {source.documents_of}")
             known.append(name)
+            if not source.has_documents and not source.documents_of:
+                for label, described in self.systems.items():
+                    if not isinstance(described, Fusion | Run) and described.prebuilt is None:
+                        raise ValueError(f"collections.{name}: no corpus, which systems.{label} needs; name one")
         if self.baseline and self.baseline not in self.systems:
             raise ValueError(f"baseline: no system {self.baseline}")
         for field, by_collection in (("expected", self.expected), ("budgets", self.budgets)):

@@ -26,6 +26,7 @@ from pyserini_llm_sparse.formats.writers import disk_errors
 from pyserini_llm_sparse.lucene.building import last_line, own_environment
 
 RECORD = "step.json"
+KEY = "step.key"  # in an unfinished folder: what it was begun for
 LOG = "log.txt"
 UNFINISHED = ".unfinished"
 WATCHED_EVERY = 0.5  # seconds
@@ -45,6 +46,7 @@ class Step:
         after: Steps whose output it reads.
         contents: What else its output depends on, by name: tells the content of models, files and versions.
         work: Fills the folder in this process, and returns what to keep in the record.
+        resumes: Whether the command goes on with what it left in the folder when it was killed.
     """
 
     title: str
@@ -53,6 +55,7 @@ class Step:
     after: tuple[Step, ...] = ()
     contents: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     work: Callable[[Path], dict[str, Any]] | None = None
+    resumes: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -107,8 +110,10 @@ class Step:
         """
         unfinished = self.folder.with_name(f"{self.folder.name}{UNFINISHED}")
         with disk_errors(self.folder):
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
+            if not (self.resumes and _text(unfinished / KEY) == self.key):
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+                (unfinished / KEY).write_text(self.key, encoding="utf-8")
         started = time.monotonic()
         if self.work is not None:
             kept, peak = self.work(unfinished), None
@@ -119,6 +124,7 @@ class Step:
             "seconds": round(time.monotonic() - started, 3), "peak_bytes": peak,
         }  # fmt: skip
         with disk_errors(self.folder):
+            (unfinished / KEY).unlink()
             (unfinished / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             shutil.rmtree(self.folder, ignore_errors=True)
             unfinished.replace(self.folder)
@@ -142,11 +148,17 @@ class Step:
                 process.wait()
                 raise
         if code:
-            raise RunError(
-                f"{self.title}: exit code {code}: {last_line(log.read_text(encoding='utf-8', errors='replace'))}; {log} has all that it printed"
-            )
+            last = last_line(log.read_text(encoding="utf-8", errors="replace"))
+            raise RunError(f"{self.title}: exit code {code}: {last}; {log} has all that it printed")
         log.replace(folder / LOG)
         return peak
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None] | None) -> tuple[int, int | None]:

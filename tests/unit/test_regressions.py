@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,23 @@ def test_what_depends_on_a_changed_input_is_done_again_and_nothing_else(tmp_path
     assert [step.record() is not None for step in steps()] == [True, True, True]
     source.write_text("changed")
     assert [step.record() is not None for step in steps()] == [False, True, False]
+
+
+def test_a_step_that_resumes_goes_on_with_what_it_left_for_the_same_inputs(tmp_path: Path) -> None:
+    def step(archive: str, resumes: bool) -> Step:
+        command = ("zipfile", "-e", str(tmp_path / archive), "{folder}")
+        return Step("unpack", tmp_path / "made", command, resumes=resumes)
+
+    for resumes, other, kept in ((True, "one.zip", True), (True, "two.zip", False), (False, "one.zip", False)):
+        with pytest.raises(RunError):
+            step("one.zip", resumes).run()  # it is not there yet
+        (tmp_path / "made.unfinished" / "left").write_text("half of it")
+        with zipfile.ZipFile(tmp_path / other, "w") as packed:
+            packed.writestr("content", "content")
+        step(other, resumes).run()
+        assert (tmp_path / "made" / "left").is_file() == kept and (tmp_path / "made" / "content").is_file()
+        assert not (tmp_path / "made" / "step.key").exists()
+        (tmp_path / other).unlink()
 
 
 def test_a_step_tells_how_far_its_command_says_that_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
