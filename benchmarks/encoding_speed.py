@@ -3,7 +3,7 @@
     python benchmarks/encoding_speed.py --corpus ../shared/data/scifact/corpus.jsonl.gz --threads 2
     python benchmarks/encoding_speed.py --corpus ... --shape 768 12 2048 32000 --documents 64 --rounds 3
 
-All but one encode with the same weights: the model of the package, or with ``--shape`` a random Llama (width, layers,
+All but two encode with the same weights: the model of the package, or with ``--shape`` a random Llama (width, layers,
 feed-forward, vocabulary), whose head is shifted until about a hundredth of the terms is active, as in a trained model.
 
 - ``torch fp32``, ``torch bf16``, ``onnx fp32``, ``onnx int8`` and further precisions: this package.
@@ -11,6 +11,7 @@ feed-forward, vocabulary), whose head is shifted until about a hundredth of the 
   positions, dense rows to the host, a dict comprehension, json.dumps.
 - ``sentence-transformers``: its SparseEncoder, the head as a Dense module, SpladePooling.
 - ``pyserini splade``: Pyserini's SpladeDocumentEncoder on a random BERT of the same width, depth and vocabulary.
+- ``splade``: this package on that BERT, in torch and float32.
 - ``products fp32``, ``products bf16``, ``products int8``: nothing but the matrix products of the model's layers and
   head, of the padded batches that ours uses: what the machine gives in that precision (the share of the limit).
 
@@ -32,14 +33,14 @@ from beir_collections import lines
 from peak_memory import peak
 from peers import BATCH, Encode, loop, pyserini_splade, sentence_transformers
 from products import products
-from random_models import LENGTH, random_llama
+from random_models import LENGTH, random_bert, random_llama
 from rounds import Figures, Measured, alternate, print_table, serve
 
 from pyserini_llm_sparse.onnx.description import PRECISIONS
 
 OURS = ("torch fp32", "torch bf16", *(f"onnx {precision}" for precision in PRECISIONS))
 LIMITS = ("products fp32", "products bf16", "products int8")
-WAYS = (*OURS, "loop", "sentence-transformers", "pyserini splade", *LIMITS)
+WAYS = (*OURS, "loop", "sentence-transformers", "pyserini splade", "splade", *LIMITS)
 WARM_UP = 16  # documents
 
 
@@ -53,9 +54,23 @@ def ours(model: str, way: str, threads: int, device: str = "cpu") -> Encode:
     return lambda texts: [json.dumps(vector) for vector in encoder.document_impacts(texts, batch_size=BATCH)]
 
 
+def splade(model: str, threads: int) -> Encode:
+    """Return this package's encoder on the BERT that Pyserini's own is measured with."""
+    from pyserini_llm_sparse import SparseEncoder
+
+    with tempfile.TemporaryDirectory() as folder:
+        random_bert(Path(folder), model)
+        encoder = SparseEncoder.load(folder, device="cpu", threads=threads, document_max_length=LENGTH)
+        encoder.document_impacts(["loads the weights while the folder is there"])
+    return lambda texts: [json.dumps(vector) for vector in encoder.document_impacts(texts, batch_size=BATCH)]
+
+
 def load(way: str, model: str, texts: list[str], threads: int) -> Callable[[], Figures]:
     """Load a way and warm it up. Returns what encodes all texts once."""
-    peers = {"loop": loop, "sentence-transformers": sentence_transformers, "pyserini splade": pyserini_splade}
+    peers = {
+        "loop": loop, "sentence-transformers": sentence_transformers, "pyserini splade": pyserini_splade,
+        "splade": splade,
+    }  # fmt: skip
     if way in LIMITS:
         encode = products(model, threads, way.split()[1])
     else:

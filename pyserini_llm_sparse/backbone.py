@@ -1,4 +1,6 @@
-"""A causal language model with or without an adapter, and its attention mode: alone in touching transformers.
+"""A causal language model with or without an adapter, and its attention mode, or a masked one (BERT, as in SPLADE).
+
+With `masked_backbone` alone in touching transformers.
 
 Attention in both directions is ``config.is_causal = False``, which transformers understands from 5.2 on. Earlier
 versions silently ignore it: down to 4.57, which optimum needs, they are given a mask of four dimensions instead, and
@@ -19,8 +21,11 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
+from pyserini_llm_sparse import masked_backbone
+from pyserini_llm_sparse.adapters import merge_adapter
+from pyserini_llm_sparse.catalog import is_masked
 from pyserini_llm_sparse.devices import DTYPES, resolve_device, resolve_dtype
 from pyserini_llm_sparse.errors import (
     DataError,
@@ -37,12 +42,14 @@ from pyserini_llm_sparse.spec import Attention
 LEAST_TRANSFORMERS = (4, 57)
 LEAST_TRANSFORMERS_TO_TRAIN = (5, 2)
 
+_OTHER_FAMILIES = "use a Llama, Mistral, Qwen2 or Qwen3 checkpoint, or for SPLADE a BERT"
+
 _logger = logging.getLogger("pyserini_llm_sparse")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A causal language model that gives hidden states, and the weights of its output layer.
+    """A language model that gives the states that go into its output layer, and the weights of that layer.
 
     Attributes:
         model: The transformers model, an adapter merged into it; in training, peft's model around it.
@@ -52,6 +59,16 @@ class Backbone:
     model: PreTrainedModel
     attention: Attention
 
+    def __post_init__(self) -> None:
+        """Have a masked language model give states instead of logits."""
+        if self.is_masked:
+            masked_backbone.skip_output_layer(self.model)
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether this is a masked language model: BERT and its relatives."""
+        return masked_backbone.is_masked_model(_without_adapter(self.model))
+
     @property
     def head_weight(self) -> Tensor:
         """The output embedding, ``[vocabulary, hidden]``."""
@@ -59,7 +76,7 @@ class Backbone:
 
     @property
     def head_bias(self) -> Tensor | None:
-        """The output layer's bias ``[vocabulary]``; None for all families that we know."""
+        """The output layer's bias ``[vocabulary]``; None for most causal families, there for masked ones."""
         return getattr(self.model.get_output_embeddings(), "bias", None)
 
     @property
@@ -73,20 +90,31 @@ class Backbone:
         return int(self.head_weight.shape[0])
 
     @property
+    def positions(self) -> int | None:
+        """How many tokens of a text the model has positions for, or was trained on; None if it does not say."""
+        table = masked_backbone.table_positions(_without_adapter(self.model)) if self.is_masked else None
+        return table or getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.head_weight.device
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the last hidden states ``[batch, length, hidden]``.
+        """Return the states that go into the output layer, ``[batch, length, hidden]``.
 
         Positions are counted over what the mask keeps, so a text's states do not depend on the side or amount of its
-        padding. States of masked positions have no meaning.
+        padding; a masked language model takes padding on the right only. States of masked positions have no meaning.
 
         Args:
             input_ids: ``[batch, length]``.
             attention_mask: ``[batch, length]``, 1 for tokens and 0 for padding.
+
+        Raises:
+            UsageError: A masked language model has fewer positions than a text has tokens.
         """
+        if self.is_masked:
+            return masked_backbone.states_for_output_layer(_without_adapter(self.model), input_ids, attention_mask)
         positions = (attention_mask.long().cumsum(-1) - 1).clamp_(min=0)
         # peft's own `base_model` would compute logits.
         model = _without_adapter(self.model)
@@ -105,7 +133,7 @@ def load_backbone(
     base: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> Backbone:
-    """Load a causal language model from a directory, merging an adapter into its base.
+    """Load a causal or masked language model from a directory, merging an adapter into its base.
 
     Args:
         path: Directory of a model, or of a peft adapter.
@@ -128,7 +156,7 @@ def load_backbone(
         raise UsageError(f"{path}: an adapter: its base model is not given; name its directory as base")
     model = _load_model(Path(base or path), attention, precision, trust_remote_code)
     if base is not None:
-        model = _merge_adapter(model, Path(path))
+        model = merge_adapter(model, Path(path))
     try:
         model.to(place)  # type: ignore[arg-type]  # transformers wraps the method and hides its signature
         backbone = Backbone(model.eval().requires_grad_(False), attention)
@@ -139,8 +167,8 @@ def load_backbone(
         ) from error
     except (TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f"{path}: {type(model).__name__} does not work as a causal language model with position ids and attention "
-            f"mask: {one_line(error)}; {_remedy(error)}"
+            f"{path}: {type(model).__name__} does not work with the position ids and attention mask that it is given: "
+            f"{one_line(error)}; {_remedy(error)}"
         ) from error
     return backbone
 
@@ -154,7 +182,7 @@ def load_trainable_backbone(
     trust_remote_code: bool = False,
     attention_implementation: str | None = None,
 ) -> Backbone:
-    """Load a causal language model for training: on the CPU, all weights trainable.
+    """Load a causal or masked language model for training: on the CPU, all weights trainable.
 
     Args:
         path: Directory of a model, or of a peft adapter, which is merged.
@@ -170,7 +198,7 @@ def load_trainable_backbone(
     require_transformers(LEAST_TRANSFORMERS_TO_TRAIN, "training")
     model = _load_model(Path(base or path), attention, DTYPES[dtype], trust_remote_code, attention_implementation)
     if base is not None:
-        model = _merge_adapter(model, Path(path))
+        model = merge_adapter(model, Path(path))
     backbone = Backbone(model.eval(), attention)
     if _is_whole(model) and not str(attention_implementation).startswith("flash"):  # flash attention needs a GPU
         probe(backbone)
@@ -201,7 +229,7 @@ def with_adapter(
         lora_alpha=alpha,  # type: ignore[arg-type]  # need not be whole
         lora_dropout=dropout,
         target_modules=list(targets),
-        task_type=TaskType.CAUSAL_LM,
+        task_type=None if backbone.is_masked else TaskType.CAUSAL_LM,
     )
     try:
         with warnings.catch_warnings():
@@ -247,7 +275,9 @@ def require_transformers(least: tuple[int, int] = LEAST_TRANSFORMERS, need: str 
 
 
 def set_attention(model: PreTrainedModel, attention: Attention) -> None:
-    """Make a model attend to earlier positions only, or to all."""
+    """Make a causal language model attend to earlier positions only, or to all; a masked one attends to all anyway."""
+    if masked_backbone.is_masked_model(model):
+        return
     causal = attention != "bidirectional"
     model.config.is_causal = causal
     for module in model.modules():
@@ -288,13 +318,16 @@ def probe(backbone: Backbone) -> None:
                     f"{backbone.model.config._attn_implementation}); install transformers 5.2 or newer and report this"
                 )
     mask = torch.ones_like(input_ids)
-    own = backbone.model(input_ids=input_ids[:1], attention_mask=mask[:1], use_cache=False).logits.float()
+    if backbone.is_masked:
+        own = masked_backbone.own_logits(backbone.model, input_ids[:1], mask[:1]).float()
+    else:
+        own = backbone.model(input_ids=input_ids[:1], attention_mask=mask[:1], use_cache=False).logits.float()
     bias = 0 if backbone.head_bias is None else backbone.head_bias.float()
     ours = backbone.hidden(input_ids[:1], mask[:1]).float() @ backbone.head_weight.float().T + bias
     if not bool((own - ours).norm() <= (1e-4 if own.dtype == backbone.head_weight.dtype else 5e-2) * own.norm()):
         raise DataError(
             f"{type(backbone.model).__name__}: its logits are not hidden states times output embedding: the family "
-            "caps or scales them; use a Llama, Mistral, Qwen2 or Qwen3 model"
+            f"caps or scales them; {_OTHER_FAMILIES}"
         )
 
 
@@ -311,7 +344,8 @@ def _load_model(
         config.is_causal = attention != "bidirectional"
         read_rope_parameters(config)
         with quiet():
-            pair: Any = AutoModelForCausalLM.from_pretrained(
+            family: Any = AutoModelForMaskedLM if is_masked(config.to_dict()) else AutoModelForCausalLM
+            pair: Any = family.from_pretrained(
                 path,
                 config=config,
                 dtype=dtype,
@@ -331,43 +365,13 @@ def _load_model(
             listed = ", ".join(sorted(str(name) for name in names)[:3])
             raise DataError(
                 f"{path}: the checkpoint {problem} {len(names)} of the model's weights ({listed}): they would be random"
-                "; save the causal language model together with its output layer"
+                "; save the language model together with its output layer"
             )
     if loaded["unexpected_keys"]:
         left_out = len(loaded["unexpected_keys"])
         _logger.warning("%s: %d weights are not part of the model and are left out", path, left_out)
     set_attention(model, attention)
     return model
-
-
-def _merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
-    """Merge a peft adapter into its base."""
-    try:
-        from peft import PeftModel, get_peft_model_state_dict
-    except ImportError as error:
-        raise PrerequisiteError(f"{path}: an adapter: peft is not installed; pip install peft") from error
-    from safetensors import safe_open
-
-    try:
-        with warnings.catch_warnings():
-            # peft asks transformers for attributes that were renamed, and warns of what is checked below
-            warnings.simplefilter("ignore")
-            adapted = PeftModel.from_pretrained(model, str(path), use_safetensors=True)
-        with safe_open(path / "adapter_model.safetensors", framework="pt") as file:
-            stored = set(file.keys())
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot load the adapter: {one_line(error)}; check the directory") from error
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: the adapter does not fit its base: {one_line(error)}; name the right one: "
-                        "csplade:ADAPTER,base=PATH_OR_HUB_ID") from error  # fmt: skip
-    differing = stored ^ set(get_peft_model_state_dict(adapted))
-    if differing:
-        raise DataError(
-            f"{path}: the adapter does not fit its base: {len(differing)} weights are on one side only "
-            f"({', '.join(sorted(differing)[:3])}); name the right one: csplade:ADAPTER,base=PATH_OR_HUB_ID"
-        )
-    merged: PreTrainedModel = adapted.merge_and_unload()
-    return merged
 
 
 @contextmanager
@@ -387,4 +391,4 @@ def quiet() -> Iterator[None]:
 def _remedy(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "if you trust the code that comes with it, say so by name: csplade:MODEL,trust_remote_code=true"
-    return "use a complete Llama, Mistral, Qwen2 or Qwen3 checkpoint in safetensors"
+    return f"{_OTHER_FAMILIES}, complete and in safetensors"

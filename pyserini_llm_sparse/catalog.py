@@ -106,6 +106,11 @@ PUBLISHED: dict[str, PublishedModel] = {
     "naver/splade-code-8b": PublishedModel(_SPLADE_CODE, subfolder="lora"),
 }
 
+# Of masked language models without a spec: what Pyserini's own encoders of SPLADE do (arXiv 2109.10086).
+SPLADE: dict[str, Any] = {
+    "attention": "bidirectional", "query_max_length": 256, "document_max_length": 256, "impact_factor": 256 / 5,
+}  # fmt: skip
+
 
 def published(model: str) -> PublishedModel | None:
     """Return the contract of a published model by its hub id, in any case of letters; None if it is not known."""
@@ -213,8 +218,8 @@ def resolve_folder(model: str, revision: str | None = None, trust_remote_code: b
         ) from error
 
 
-def require_causal_checkpoint(folder: Path, known: bool = False) -> None:
-    """Refuse a directory that holds another kind of model, saying which and what to do instead.
+def require_language_model(folder: Path, known: bool = False) -> None:
+    """Refuse a directory that holds neither a causal nor a masked language model, saying what it is and what to do.
 
     Args:
         folder: The directory.
@@ -225,15 +230,17 @@ def require_causal_checkpoint(folder: Path, known: bool = False) -> None:
         DataError: It is a model of another kind.
     """
     where, config = str(folder), read_json(folder / "config.json")
-    if (folder / "modules.json").is_file() and not known and not (folder / SPEC_FILE).is_file():
-        raise DataError(f"{where}: a sentence-transformers checkpoint ({_modules(folder)}): {_st_remedy(folder)}")
+    foreign = (folder / "modules.json").is_file() and not known and not (folder / SPEC_FILE).is_file()
+    if foreign and not (config is not None and is_masked(config) and _is_splade(folder)):
+        listed = ", ".join(module["type"] for module in _modules(folder)) or "no modules"
+        raise DataError(f"{where}: a sentence-transformers checkpoint ({listed}): {_st_remedy(folder)}")
     adapter = read_json(folder / "adapter_config.json")
     if adapter is None and config is None:
         raise ResourceError(
             f"{where}: not a model directory: neither config.json nor adapter_config.json is there; check the path"
         )
     if config is not None:
-        _require_causal(where, config)
+        _require_head(where, config)
     weights = "adapter_model" if adapter is not None else "model"
     index = read_json(folder / f"{weights}.safetensors.index.json") or {}
     missing = sorted(name for name in set(index.get("weight_map", {}).values()) if not (folder / name).is_file())
@@ -265,39 +272,77 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _require_causal(where: str, config: dict[str, Any]) -> None:
-    """Refuse a configuration whose architecture is not a causal language model with its head."""
-    architectures = config.get("architectures") or []
-    kind = next((name for name in architectures if isinstance(name, str)), "")
+def is_masked(config: dict[str, Any]) -> bool:
+    """Tell whether a model's configuration is that of a masked language model with its head (BERT, as in SPLADE)."""
+    return _architecture(config).endswith("ForMaskedLM")
+
+
+def require_causal(where: str, config: dict[str, Any]) -> None:
+    """Refuse to adapt a masked language model.
+
+    Raises:
+        UsageError: The configuration is that of one.
+    """
+    if is_masked(config):
+        raise UsageError(
+            f"{where}: a masked language model ({_architecture(config)}): adaptation predicts next tokens, which "
+            "it does not; train it as it is, with `train retrieve`"
+        )
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    return next((name for name in config.get("architectures") or [] if isinstance(name, str)), "")
+
+
+def _require_head(where: str, config: dict[str, Any]) -> None:
+    """Refuse a configuration whose architecture is not a language model of one of two kinds, with its head."""
+    kind = _architecture(config)
     found = f"its config.json says {kind or 'nothing of the architecture'}, model type {config.get('model_type')!r}"
     if config.get("is_encoder_decoder"):
-        raise DataError(f"{where}: an encoder-decoder model: {found}; only causal language models can be used here")
-    if kind.endswith("ForMaskedLM"):
         raise DataError(
-            f"{where}: a masked language model, such as BERT SPLADE: {found}; use Pyserini's own encoder for it: "
-            "--encoder-class splade"
+            f"{where}: an encoder-decoder model: {found}; only causal and masked language models can be used here"
         )
-    if kind and not kind.endswith(("ForCausalLM", "GPT2LMHeadModel")):  # the latter is older than the convention
+    # GPT2LMHeadModel is older than the convention.
+    if kind and not is_masked(config) and not kind.endswith(("ForCausalLM", "GPT2LMHeadModel")):
         raise DataError(
-            f"{where}: not a causal language model with its output layer: {found}; save it as ...ForCausalLM"
+            f"{where}: not a language model with its output layer: {found}; save it as ...ForCausalLM, or a BERT as "
+            "...ForMaskedLM"
         )
 
 
-def _modules(folder: Path) -> str:
-    """Name the modules of a sentence-transformers directory."""
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    """Return the modules of a sentence-transformers directory, each with its ``type`` and ``path``."""
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        return ", ".join(str(module["type"]).rsplit(".", 1)[-1] for module in modules) or "no modules"
-    except (ValueError, OSError, TypeError, KeyError):
-        return "modules.json cannot be read"
+        return [{"type": str(module["type"]).rsplit(".", 1)[-1], "path": str(module["path"])} for module in modules]
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise DataError(f"{folder / 'modules.json'}: cannot be read: {error}; restore the file") from error
+
+
+def _is_splade(folder: Path) -> bool:
+    """Tell whether a sentence-transformers directory means the vectors that its masked language model has as SPLADE."""
+    modules = _modules(folder)
+    kinds = [module["type"] for module in modules]
+    if kinds == ["Transformer", "SpladePooling"]:  # as version 6 writes; earlier ones, as MLMTransformer
+        with_head = (read_json(folder / "sentence_bert_config.json") or {}).get("transformer_task") == "fill-mask"
+    else:
+        with_head = kinds == ["MLMTransformer", "SpladePooling"]
+    if not with_head or modules[0]["path"]:
+        return False
+    pooling = read_json(folder / modules[1]["path"] / "config.json") or {}
+    prompts = (read_json(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
+    # The activation log1p_relu is a logarithm of the logarithm.
+    usual = (pooling.get("pooling_strategy"), pooling.get("activation_function")) == ("max", "relu")
+    return usual and not any(prompts.values())
 
 
 def _st_remedy(folder: Path) -> str:
     """Say why a sentence-transformers directory is refused, and what to do."""
-    if "SpladePooling" in _modules(folder):
+    if any(module["type"] == "SpladePooling" for module in _modules(folder)):
         return (
             "its output layer and its encoding contract lie in modules of another library; only the native layout can "
-            "be loaded: the causal language model with its output layer, and encoding_spec.json"
+            "be loaded (the causal language model with its output layer, and encoding_spec.json), and a masked "
+            "language model with SpladePooling of max and relu, without prompts"
         )
     return "its vectors are dense, not sparse; use Pyserini's --encoder-class sentence-transformers for it"
 

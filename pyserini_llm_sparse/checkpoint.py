@@ -5,7 +5,6 @@ What a process does not need is not loaded: weights and torch only when a text i
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.catalog import (
-    LOADING_OPTIONS,
     ModelReference,
+    is_masked,
     published,
     read_json,
-    require_causal_checkpoint,
+    require_language_model,
     resolve_folder,
 )
+from pyserini_llm_sparse.checkpoint_spec import checkpoint_spec, warn_of_long_texts
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError
 from pyserini_llm_sparse.fingerprint import fingerprint
 from pyserini_llm_sparse.formats.writers import atomic_folder
@@ -41,8 +41,6 @@ from pyserini_llm_sparse.text_tokenizer import TOKENIZER_FILES, TextTokenizer
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.backbone import Backbone
-
-_logger = logging.getLogger("pyserini_llm_sparse")
 
 _MARKS = (SPEC_FILE, "training/config.yaml")  # by which a directory is known to be one of ours
 
@@ -150,8 +148,8 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Find a checkpoint or an ONNX export, its spec and its tokenizer. Weights are not loaded yet.
 
-    The spec is, in this order, the directory's ``encoding_spec.json``, what is known of a published model, or the
-    fields that the reference names; these also replace fields of the former two.
+    The spec is, in this order, the directory's ``encoding_spec.json``, what is known of a published model, for a masked
+    language model `catalog.SPLADE`, or the fields that the reference names; these also replace fields of the others.
 
     Args:
         reference: The model, from `catalog.parse_encoder_name`.
@@ -161,7 +159,8 @@ def load_checkpoint(
 
     Raises:
         ResourceError: The model, its base or its tokenizer is not there.
-        UsageError: A field of the spec is unknown; or device, dtype, precision or a field is not what an export is for.
+        UsageError: A field of the spec is unknown, or not for this kind of model; or device, dtype, precision or a
+            field is not what an export is for.
         DataError: It is another kind of model, has no spec, or its files are not in order.
         SpecMismatchError: The files are not those that the spec was saved with.
     """
@@ -170,7 +169,7 @@ def load_checkpoint(
     folder = root / (reference.subfolder or (known.subfolder if known else None) or "")
     export = read_description(folder)
     if export is None:
-        require_causal_checkpoint(folder, known is not None)
+        require_language_model(folder, known is not None)
     else:
         _require_fit_for_export(folder, export, device, dtype)
     precision = asked_precision(reference.model, reference.precision, export, device, dtype)
@@ -178,8 +177,10 @@ def load_checkpoint(
     config = _config(base or folder, export)
     vocabulary_size = _vocabulary_size(base or folder, config)
     tokenizer = _tokenizer([folder, root, *([base] if base else [])], reference, known.tokenizer if known else None)
-    spec = _spec(folder, reference, tokenizer, config)
-    _warn_of_long_texts(folder, spec, config)
+    if is_masked(config):
+        tokenizer = tokenizer.framed_by_template()
+    spec = checkpoint_spec(folder, reference, tokenizer, config)
+    warn_of_long_texts(folder, spec, config)
     if export is None:
         found = fingerprint(folder, tokenizer, base)
     else:
@@ -310,7 +311,7 @@ def _base_folder(folder: Path, reference: ModelReference) -> Path | None:
     except ResourceError as error:
         raise ResourceError(f"{error} (the base model of the adapter {folder}); another one can be named with "
                             "base=PATH_OR_HUB_ID") from error  # fmt: skip
-    require_causal_checkpoint(base)
+    require_language_model(base)
     if (base / "adapter_config.json").is_file():
         raise DataError(f"{base}: the base model of {folder} is an adapter itself; merge that one first")
     return base
@@ -345,56 +346,3 @@ def _vocabulary_size(folder: Path, config: dict[str, Any]) -> int:
     if not isinstance(size, int) or size < 1:
         raise DataError(f"{folder}: config.json has no usable vocab_size ({size!r}); restore the file")
     return size
-
-
-def _spec(folder: Path, reference: ModelReference, tokenizer: TextTokenizer, config: dict[str, Any]) -> EncodingSpec:
-    """Return the encoding spec of a checkpoint, from its directory, the catalog or the reference's fields.
-
-    A spec that is made from named fields alone has BOS if the tokenizer has it, and lists all special tokens as
-    excluded, so that it can be read there that they never become terms.
-    """
-    overrides = {name: _field_value(name, value) for name, value in reference.overrides.items()}
-    known = published(reference.model)
-    if (folder / SPEC_FILE).is_file():
-        spec = EncodingSpec.load(folder)
-    elif known is not None:
-        scale = float(config.get("hidden_size", 1)) ** known.hidden_size_exponent
-        spec = EncodingSpec(logit_scale=scale, **known.spec)
-    elif "attention" in overrides:
-        spec = EncodingSpec(
-            attention="causal", add_bos=tokenizer.bos_id is not None, excluded_token_ids=tokenizer.special_ids()
-        )
-    else:
-        raise DataError(
-            f"{folder}: a causal language model (type {config.get('model_type')!r}) without {SPEC_FILE}: its weights "
-            "alone do not say how texts become vectors; name at least the attention it was trained with: csplade:"
-            f"{reference.model},attention=causal (or echo, bidirectional; further fields such as add_bos, logit_scale)"
-        )
-    return spec.replace(**overrides) if overrides else spec
-
-
-def _warn_of_long_texts(folder: Path, spec: EncodingSpec, config: dict[str, Any]) -> None:
-    """Say once if texts can be longer than the positions that the model was trained on."""
-    positions = config.get("max_position_embeddings")
-    longest = max(spec.query_max_length, spec.document_max_length) * (2 if spec.attention == "echo" else 1)
-    if isinstance(positions, int) and longest > positions:
-        _logger.warning("%s: texts of up to %d tokens, but the model knows %d positions", folder, longest, positions)
-
-
-def _field_value(name: str, value: Any) -> Any:
-    """Read a spec field that was given by name, perhaps as text.
-
-    Raises:
-        UsageError: There is no such field.
-    """
-    if name not in EncodingSpec.model_fields or name in ("version", "model_fingerprint"):
-        fields = sorted(set(EncodingSpec.model_fields) - {"version", "model_fingerprint"})
-        raise UsageError(
-            f"encoder: {name}={value}: no such field; known are {', '.join(fields)} of the encoding spec, and "
-            f"{', '.join(LOADING_OPTIONS)}"
-        )
-    if name == "excluded_token_ids" and isinstance(value, str):
-        return [part for part in value.replace(",", " ").split() if part.lower() != "none"]
-    if name.endswith("_top_k") and str(value).lower() in ("none", ""):
-        return None
-    return value

@@ -77,7 +77,8 @@ class TorchEngine:
 
     Attributes:
         batch_tokens: See `Engine`.
-        pad_side: On which side batches are padded; makes no difference to the vectors.
+        pad_side: On which side batches are padded; makes no difference to the vectors of causal language models, and
+            must be ``right`` for masked ones.
     """
 
     def __init__(self, checkpoint: Checkpoint, tokenization: Tokenization) -> None:

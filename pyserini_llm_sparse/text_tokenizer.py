@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,25 @@ class TextTokenizer:
         except (OSError, ValueError, ImportError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise DataError(f"{folder}: cannot read the tokenizer: {reason}; save it as {TOKENIZER_FILE}") from error
+
+    def framed_by_template(self) -> TextTokenizer:
+        """Return it with the tokens that its own template puts around a text as BOS and EOS, None where it puts none.
+
+        For BERT those are [CLS] and [SEP], whatever its files call BOS and EOS.
+
+        Raises:
+            DataError: The template puts several tokens on one side.
+        """
+        encoding = self.backend.encode("a")
+        added, ids = encoding.special_tokens_mask, encoding.ids
+        inside = [place for place, special in enumerate(added) if not special] or [len(ids)]
+        before, after = ids[: inside[0]], ids[inside[-1] + 1 :]
+        if len(before) > 1 or len(after) > 1:
+            raise DataError(
+                f"tokenizer: its template puts {len(before)} tokens before a text and {len(after)} after it: an "
+                "encoding spec has room for one on each side; use a tokenizer with such a template"
+            )
+        return replace(self, bos_id=before[0] if before else None, eos_id=after[0] if after else None)
 
     def tokens(self, vocabulary_size: int) -> list[str | None]:
         """Return the token text of each id ``0 .. vocabulary_size - 1``; None for an id without a token.

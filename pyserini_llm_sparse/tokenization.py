@@ -125,7 +125,7 @@ class Tokenization:
 
         Args:
             texts: What `token_ids` returned.
-            pad_side: ``right`` or ``left``; the vectors are the same.
+            pad_side: ``right``, or ``left`` if the model is causal; its vectors are the same.
             device: Where the tensors are put, by default the CPU.
         """
         import torch

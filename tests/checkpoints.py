@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from pyserini_llm_sparse.checkpoint import save_checkpoint
@@ -163,6 +163,16 @@ def transformers_tokenizer(kind: str = "byte_level") -> PreTrainedTokenizerFast:
     }[kind]
     copy = Tokenizer.from_str(TOKENIZERS[kind]().to_str())
     return PreTrainedTokenizerFast(tokenizer_object=copy, **special)
+
+
+def bert_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the WordPiece tokenizer with BERT's template: [CLS] and [SEP] are put around a text."""
+    tokenizer = transformers_tokenizer("word_piece")
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids
+    )
+    return tokenizer
 
 
 def vocabulary_size() -> int:
@@ -358,7 +368,7 @@ def headless(folder: Path) -> None:
 @_registered
 def masked_language_model(folder: Path) -> None:
     """BERT with its language modelling head, as SPLADE is published."""
-    tokenizer = transformers_tokenizer("word_piece")
+    tokenizer = bert_tokenizer()
     config = transformers.BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )

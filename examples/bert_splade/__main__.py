@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from examples.bert_splade.start import calibrate, solve_head
 from examples.study_material import TRAIN_FILE, prepare, sentence_encoder, with_negatives
@@ -82,6 +83,8 @@ def main() -> None:
         for name in FILES:
             if (trained / name).is_file():
                 shutil.copy(trained / name, unfinished / name)
+        # Pyserini 2's own encoder reads nothing else.
+        torch.save(load_file(trained / "model.safetensors"), unfinished / "pytorch_model.bin")
 
 
 if __name__ == "__main__":

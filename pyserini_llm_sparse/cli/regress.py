@@ -72,7 +72,9 @@ def command(
         print_json(as_json(result))
     else:
         for name, found in result.collections.items():
-            typer.echo("\n".join([name, *score_table(result, found), ""]))
+            typer.echo("\n".join([name, *score_table(result, found.scores), ""]))
+        for name, scores in result.means.items():
+            typer.echo("\n".join([f"{name} (mean)", *score_table(result, scores), ""]))
     say(
         f"{count(result.ran, 'step')} done now, {count(len(result.records) - result.ran, 'step')} before; "
         f"{duration(result.seconds)}, of which {duration(result.own_seconds)} outside of them; {folder / PAGE}"

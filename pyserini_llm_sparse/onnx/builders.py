@@ -88,6 +88,11 @@ def build_body(
         LlmSparseError: What optimum wrote cannot be used.
     """
     if choice == "optimum":
+        if backbone.is_masked:
+            raise DataError(
+                f"builder optimum: {type(backbone.model).__name__} is a masked language model, and only causal ones "
+                "can be read from optimum; export with --builder auto"
+            )
         from pyserini_llm_sparse.onnx.torch_builder import require_onnxscript
 
         require_onnxscript()

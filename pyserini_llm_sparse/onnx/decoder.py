@@ -193,8 +193,7 @@ def longest_text(spec: EncodingSpec) -> int:
 def most_positions(backbone: Backbone, spec: EncodingSpec) -> int:
     """Return how many positions an export should have: those of the spec's texts, and the model's within reason."""
     longest = longest_text(spec)
-    known = getattr(backbone.model.config, "max_position_embeddings", None) or longest
-    return max(longest, min(int(known), ROOM_FOR_LONGER_TEXTS))
+    return max(longest, min(int(backbone.positions or longest), ROOM_FOR_LONGER_TEXTS))
 
 
 def _positions(backbone: Backbone, spec: EncodingSpec) -> int:

@@ -1,4 +1,4 @@
-"""Torch's exporter as the second builder of a body: whatever causal language model transformers knows, traced.
+"""Torch's exporter as the second builder of a body: whatever language model transformers knows, traced.
 
 It sees token ids and lengths and returns hidden states, with masks, positions and caches as `Backbone.hidden` has them.
 Its graph becomes part of ours (`traced_graph`), in which the products and the head are the same as for other models.

@@ -270,6 +270,7 @@ class Planner:
 
     def _prebuilt(self, name: str) -> _Index:
         """Return an index that is there, in the folder of the collections or by the name that Pyserini has for it."""
+        name = name.replace("{collection}", self._indexer._work.name)
         return _Index(str(self._data / name) if (self._data / name).is_dir() else name)
 
     def _lucene_search(self, name: str, index: _Index, *options: str, contents: Contents | None = None) -> Step:

@@ -122,11 +122,12 @@ class Recipe(Part):
         about: More of it, for the report.
         train: Models by name that are trained first.
         collections: Test collections by name.
+        means: Names for the mean of several collections' scores, such as that of BEIR, and those collections.
         systems: Systems by name, in the order of the tables.
         baseline: Name of the system that the others are tested against; by default the first.
         measures: In the notation of ir-measures.
         hits: Most documents of a ranking.
-        expected: Scores by collection, system and measure.
+        expected: Scores by collection or mean, system and measure.
         budgets: What systems may cost, by collection and system.
     """
 
@@ -134,6 +135,7 @@ class Recipe(Part):
     about: str = ""
     train: dict[str, Training] = Field(default_factory=dict)
     collections: dict[str, CollectionSource] = Field(min_length=1)
+    means: dict[str, Annotated[tuple[str, ...], Field(min_length=2)]] = Field(default_factory=dict)
     systems: dict[str, System] = Field(min_length=1)
     baseline: str = ""
     measures: tuple[str, ...] = Field(MEASURES, min_length=1)
@@ -143,7 +145,7 @@ class Recipe(Part):
     )
     budgets: dict[str, dict[str, Budget]] = Field(default_factory=dict)
 
-    @field_validator("train", "collections", "systems")
+    @field_validator("train", "collections", "means", "systems")
     @classmethod
     def _names(cls, named: dict[str, Any]) -> dict[str, Any]:
         for name in named:
@@ -183,9 +185,16 @@ class Recipe(Part):
                         raise ValueError(f"collections.{name}: no corpus, which systems.{label} needs; name one")
         if self.baseline and self.baseline not in self.systems:
             raise ValueError(f"baseline: no system {self.baseline}")
-        for field, by_collection in (("expected", self.expected), ("budgets", self.budgets)):
+        for name, of in self.means.items():
+            if strange := [one for one in of if one not in self.collections]:
+                raise ValueError(f"means.{name}: no collection {strange[0]}")
+            if name in self.collections:
+                raise ValueError(f"means.{name}: a collection has this name; choose another")
+        for field, by_collection, scored in (
+            ("expected", self.expected, {*self.collections, *self.means}), ("budgets", self.budgets, self.collections),
+        ):  # fmt: skip
             for collection, by_system in by_collection.items():
-                if collection not in self.collections:
+                if collection not in scored:
                     raise ValueError(f"{field}.{collection}: no such collection")
                 if strange := [name for name in by_system if name not in self.systems]:
                     raise ValueError(f"{field}.{collection}.{strange[0]}: no such system")

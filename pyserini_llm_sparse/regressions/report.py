@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -40,6 +40,13 @@ def as_json(result: Result) -> dict[str, Any]:
     return {
         "title": result.recipe.title,
         "collections": collections,
+        "means": {
+            name: {
+                system: {measure: score.mean for measure, score in scores.items()}
+                for system, scores in by_system.items()
+            }
+            for name, by_system in result.means.items()
+        },
         "steps": list(result.records.values()),
         "steps_done_now": result.ran,
         "seconds": round(result.seconds, 3),
@@ -47,14 +54,14 @@ def as_json(result: Result) -> dict[str, Any]:
     }
 
 
-def score_table(result: Result, found: CollectionResult) -> Iterator[str]:
-    """Yield the lines of a collection's table of scores."""
+def score_table(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> Iterator[str]:
+    """Yield the lines of a table of scores, by system and measure."""
     measures = result.recipe.measures
     yield _row(["system", *measures])
     yield _row(["---"] * (len(measures) + 1))
     for system in result.recipe.systems:
-        if system in found.scores:
-            yield _row([system, *(_score_cell(found.scores[system][measure]) for measure in measures)])
+        if system in scores:
+            yield _row([system, *(_score_cell(scores[system][measure]) for measure in measures)])
 
 
 def _lines(result: Result) -> Iterator[str]:
@@ -65,6 +72,9 @@ def _lines(result: Result) -> Iterator[str]:
     for name, found in result.collections.items():
         yield from ("", f"## {name}", "")
         yield from _collection(result, found)
+    for name, scores in result.means.items():
+        yield from ("", f"## {name}", "", f"Means of {', '.join(recipe.means[name])}.", "")
+        yield from score_table(result, scores)
     yield from ("", "## Commands", "", "```bash")
     steps = [step for found in result.collections.values() for step in found.plan.steps]
     yield from (shown for step in steps if (shown := step.shown()))
@@ -84,7 +94,7 @@ def _collection(result: Result, found: CollectionResult) -> Iterator[str]:
         named = [f"{record[name]:,} {name}" for name in COUNTS if name in record]
         yield ", ".join(one for one in named if not one.startswith("0 ")) + "."
         yield ""
-    yield from score_table(result, found)
+    yield from score_table(result, found.scores)
     yield ""
     if len(found.scores) > 1:
         yield (
@@ -112,7 +122,7 @@ def _costs(result: Result, found: CollectionResult) -> Iterator[str]:
 
 
 def _score_cell(score: Score) -> str:
-    cell = f"{score.mean:.4f} [{score.low:.3f}, {score.high:.3f}]"
+    cell = f"{score.mean:.4f}" + (f" [{score.low:.3f}, {score.high:.3f}]" if score.low < score.high else "")
     if score.p_value is not None and score.p_value < SIGNIFICANT:
         cell += " ▲" if score.is_better else " ▼"
     if score.verdict is not None and score.expected is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pyserini_llm_sparse.errors import LlmSparseError
 from pyserini_llm_sparse.regressions.costs import over_budget, system_costs
 from pyserini_llm_sparse.regressions.plan import CollectionPlan
 from pyserini_llm_sparse.regressions.recipe import Recipe
-from pyserini_llm_sparse.regressions.scores import Judgements, Score, score_systems
+from pyserini_llm_sparse.regressions.scores import Judgements, Score, mean_scores, score_systems
 from pyserini_llm_sparse.regressions.steps import Step
 
 Note = Callable[[str], None]
@@ -59,14 +60,25 @@ class Result:
     seconds: float
     own_seconds: float
 
+    @cached_property
+    def means(self) -> dict[str, dict[str, dict[str, Score]]]:
+        """The recipe's means by name, system and measure."""
+        return {
+            name: mean_scores([self.collections[one].scores for one in of], self.recipe.expected.get(name, {}))
+            for name, of in self.recipe.means.items()
+        }
+
     @property
     def failed(self) -> list[str]:
         """What is not as expected or over its budget, in words."""
         scores = [
             f"{name}: {system}: {measure} is {score.mean:.4f}, {score.expected.score:g} was expected"
-            for name, found in self.collections.items()
-            for system, scores in found.scores.items()
-            for measure, score in scores.items()
+            for name, by_system in [
+                *((name, found.scores) for name, found in self.collections.items()),
+                *self.means.items(),
+            ]
+            for system, of_system in by_system.items()
+            for measure, score in of_system.items()
             if score.verdict == "FAIL" and score.expected is not None
         ]
         return scores + [

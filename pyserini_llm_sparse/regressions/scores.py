@@ -132,6 +132,27 @@ def score_systems(
     return scores
 
 
+def mean_scores(
+    scores: Sequence[Mapping[str, Mapping[str, Score]]], expected: Mapping[str, Mapping[str, Expected]]
+) -> dict[str, dict[str, Score]]:
+    """Return the means over collections of the systems that have scores on all of them.
+
+    They have neither interval nor test: queries of one collection and another are no sample of anything.
+
+    Args:
+        scores: Of each collection, by system and measure.
+        expected: Of the means, by system and measure.
+    """
+    found: dict[str, dict[str, Score]] = {}
+    for system in scores[0]:
+        if all(system in of_collection for of_collection in scores):
+            for measure in scores[0][system]:
+                mean = sum(of_collection[system][measure].mean for of_collection in scores) / len(scores)
+                one = expected.get(system, {}).get(measure)
+                found.setdefault(system, {})[measure] = Score(mean, mean, mean, expected=one)
+    return found
+
+
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """Return the bootstrap's confidence interval of a mean (percentiles of the means of resampled queries)."""
     chance = np.random.default_rng(_SEED)

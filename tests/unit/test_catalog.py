@@ -13,7 +13,8 @@ from pyserini_llm_sparse import catalog
 from pyserini_llm_sparse.catalog import EMBEDDED, is_ours, parse_encoder_name, published, resolve_folder
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
-from tests.checkpoints import checkpoint
+from tests.checkpoints import change_json, checkpoint, copied
+from tests.masked_checkpoints import change_modules
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,6 @@ def test_contracts_of_published_models_are_specs() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("masked_language_model", "--encoder-class splade"),
         ("encoder_decoder", "encoder-decoder"),
         ("headless", "output layer"),
         ("dense_sentence_transformers", r"Transformer, Pooling.*dense"),
@@ -120,12 +120,53 @@ def test_contracts_of_published_models_are_specs() -> None:
 )
 def test_another_kind_of_model_is_refused_with_the_reason(name: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        catalog.require_causal_checkpoint(checkpoint(name))
+        catalog.require_language_model(checkpoint(name))
+
+
+@pytest.mark.parametrize("name", ["masked_language_model", "without_spec", "splade_sentence_transformers"])
+def test_causal_and_masked_language_models_are_taken(name: str) -> None:
+    catalog.require_language_model(checkpoint(name))
+
+
+@pytest.mark.parametrize("types", [("Transformer", "SpladePooling"), ("MLMTransformer", "SpladePooling")])
+def test_a_splade_of_sentence_transformers_is_taken_in_either_layout(types: tuple[str, str], tmp_path: Path) -> None:
+    """Before version 6 the first module was called MLMTransformer, and its file said nothing of its task."""
+    folder = copied("splade_sentence_transformers", tmp_path / "model")
+    change_modules(folder, *(f"sentence_transformers.sparse_encoder.models.{kind}" for kind in types))
+    if types[0] == "MLMTransformer":
+        (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 512, "do_lower_case": false}')
+    catalog.require_language_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("1_SpladePooling/config.json", {"pooling_strategy": "sum"}),
+        ("1_SpladePooling/config.json", {"activation_function": "log1p_relu"}),
+        ("config_sentence_transformers.json", {"prompts": {"query": "query: ", "document": ""}}),
+        ("sentence_bert_config.json", {"transformer_task": "feature-extraction"}),
+        ("config.json", {"architectures": ["BertModel"]}),
+    ],
+)
+def test_one_of_sentence_transformers_that_means_other_vectors_is_refused(
+    file: str, changes: dict[str, object], tmp_path: Path
+) -> None:
+    folder = copied("splade_sentence_transformers", tmp_path / "model")
+    change_json(folder / file, **changes)
+    with pytest.raises(DataError, match=r"Transformer, SpladePooling.*SpladePooling of max and relu, without prompts"):
+        catalog.require_language_model(folder)
+
+
+def test_modules_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    folder = copied("splade_sentence_transformers", tmp_path / "model")
+    (folder / "modules.json").write_text("[{}]")
+    with pytest.raises(DataError, match=r"modules\.json: cannot be read"):
+        catalog.require_language_model(folder)
 
 
 def test_pickled_weights_are_refused_with_a_remedy() -> None:
     with pytest.raises(ResourceError, match=r"pytorch_model\.bin.*run code.*save_pretrained"):
-        catalog.require_causal_checkpoint(checkpoint("bin_only"))
+        catalog.require_language_model(checkpoint("bin_only"))
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -134,18 +175,18 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ResourceError, match="model-00002-of-00002"):
-        catalog.require_causal_checkpoint(tmp_path)
+        catalog.require_language_model(tmp_path)
 
 
 def test_an_empty_directory_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"config\.json"):
-        catalog.require_causal_checkpoint(tmp_path)
+        catalog.require_language_model(tmp_path)
 
 
 def test_a_broken_configuration_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match=r"config\.json: cannot be read as JSON"):
-        catalog.require_causal_checkpoint(tmp_path)
+        catalog.require_language_model(tmp_path)
 
 
 @pytest.mark.parametrize("model", ["/no/such/model", "./nothing", "a/b/c"])

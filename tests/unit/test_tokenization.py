@@ -9,12 +9,24 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
+from pyserini_llm_sparse.catalog import ModelReference
+from pyserini_llm_sparse.checkpoint import load_checkpoint
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
 from pyserini_llm_sparse.spec import EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
 from pyserini_llm_sparse.tokenization import Tokenization
-from tests.checkpoints import TOKENIZERS, change_json, checkpoint, copied, sentences, transformers_tokenizer
+from tests.checkpoints import (
+    TEXTS,
+    TOKENIZERS,
+    bert_tokenizer,
+    change_json,
+    checkpoint,
+    copied,
+    sentences,
+    transformers_tokenizer,
+)
 
 BOS, EOS = 0, 1
 
@@ -184,6 +196,44 @@ def test_a_folder_gives_the_tokenizer_that_transformers_has() -> None:
     assert own.special_ids() == (0, 1, 2)
     for sentence in sentences()[:20]:
         assert own.backend.encode(sentence).ids == theirs(sentence, add_special_tokens=False)["input_ids"]
+
+
+def test_a_template_frames_texts_where_no_bos_is_named(tmp_path: Path) -> None:
+    """As BERT's files have it, whose configuration names neither BOS nor EOS."""
+    bert_tokenizer().save_pretrained(tmp_path)
+    plain = TextTokenizer.from_folder(tmp_path)
+    assert (plain.bos_id, plain.eos_id) == (None, None)
+    framed = plain.framed_by_template()
+    spec = EncodingSpec(attention="bidirectional", add_bos=True, add_eos=True)
+    for text in TEXTS:
+        ids, pooled = Tokenization(framed, spec).token_ids([text], "document")[0]
+        assert ids == bert_tokenizer()(text)["input_ids"] and pooled == range(len(ids))
+    unframed = TextTokenizer.from_any(transformers_tokenizer("word_piece")).framed_by_template()
+    assert (unframed.bos_id, unframed.eos_id) == (None, None)
+
+
+def test_a_template_with_several_tokens_on_a_side_is_refused() -> None:
+    tokenizer = bert_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] [MASK] $A", special_tokens=[("[CLS]", 2), ("[MASK]", 4)]
+    )
+    with pytest.raises(DataError, match="puts 2 tokens before a text and 0 after it"):
+        TextTokenizer.from_any(tokenizer).framed_by_template()
+
+
+def test_of_a_causal_model_the_template_is_not_asked(tmp_path: Path) -> None:
+    """Llama's adds a BOS; that of a spec without one must not come back through it."""
+    folder = copied("without_spec", tmp_path / "model")
+    before = load_checkpoint(ModelReference(str(folder), {"attention": "causal", "add_eos": "true"}))
+    tokenizer = transformers_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|pad|> $A", special_tokens=[("<|pad|>", 2)]
+    )
+    tokenizer.save_pretrained(folder)
+    after = load_checkpoint(ModelReference(str(folder), {"attention": "causal", "add_eos": "true"}))
+    assert (after.tokenizer.bos_id, after.tokenizer.eos_id) == (0, 1)
+    sequences = [Tokenization(found.tokenizer, found.spec).token_ids(TEXTS, "query") for found in (before, after)]
+    assert sequences[0] == sequences[1]
 
 
 def test_a_tokenizer_configuration_without_bos_means_no_bos(tmp_path: Path) -> None:

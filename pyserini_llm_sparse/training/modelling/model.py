@@ -22,7 +22,14 @@ from pyserini_llm_sparse.backbone import (
     load_trainable_backbone,
     with_adapter,
 )
-from pyserini_llm_sparse.catalog import parse_encoder_name, published, resolve_folder
+from pyserini_llm_sparse.catalog import (
+    is_masked,
+    parse_encoder_name,
+    published,
+    read_json,
+    require_causal,
+    resolve_folder,
+)
 from pyserini_llm_sparse.checkpoint import Checkpoint, load_checkpoint
 from pyserini_llm_sparse.errors import DataError, UsageError
 from pyserini_llm_sparse.head import activate, max_logits
@@ -244,6 +251,7 @@ def starting_checkpoint(config: ModelConfig) -> Checkpoint:
     """Find the model that a run starts from, with its tokenizer; weights are not loaded yet.
 
     Raises:
+        UsageError: It is a masked language model that is to be adapted, or its name sets fields of the run file.
         LlmSparseError: As `checkpoint.load_checkpoint` says.
     """
     named = parse_encoder_name(config.model)
@@ -252,7 +260,14 @@ def starting_checkpoint(config: ModelConfig) -> Checkpoint:
             f"model: {config.model}: fields of the encoding spec are fields of the run file; give them there"
         )
     trusted = config.trust_remote_code
-    has_spec = published(named.model) is not None or (resolve_folder(named.model, None, trusted) / SPEC_FILE).is_file()
+    has_spec = published(named.model) is not None
+    if not has_spec:
+        folder = resolve_folder(named.model, None, trusted)
+        architecture = read_json(folder / "config.json") or {}
+        if isinstance(config, AdaptConfig):
+            # Before anything else is found fault with, such as its attention.
+            require_causal(config.model, architecture)
+        has_spec = (folder / SPEC_FILE).is_file() or is_masked(architecture)
     # A model that says how it attends goes on so, unless the run file says otherwise.
     given = {} if has_spec and "attention" not in config.model_fields_set else {"attention": config.attention}
     return load_checkpoint(replace(named, overrides=given, trust_remote_code=trusted), dtype=config.dtype)
