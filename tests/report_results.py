@@ -49,6 +49,7 @@ RECIPE: dict[str, Any] = {
         "bm25+dense": {"kind": "fusion", "of": ["bm25", "dense"]},
         "bm25+csplade": {"kind": "fusion", "of": ["bm25", "csplade"]},
     },
+    "means": {"both": ["first", "second"]},
     "measures": ["nDCG@10", "RR@10", "R@100", "AP"],
 }
 BROKEN = "csplade-int8"  # on the second collection

@@ -17,6 +17,7 @@ from importlib.resources import files
 from pyserini_llm_sparse.regressions.page_data import CollectionData, PageData, SystemData, page_data
 from pyserini_llm_sparse.regressions.page_tables import (
     legend,
+    mean_table,
     outcome_table,
     pair_table,
     problem_list,
@@ -51,6 +52,10 @@ def rendered(data: PageData) -> str:
         "contents": _contents(data),
         "collections": "".join(
             _collection(data, collection, number) for number, collection in enumerate(data["collections"])
+        ),
+        "means": "".join(
+            f'<section id="mean-{number}"><h2>{escape(mean["name"])}</h2>{mean_table(data, mean)}</section>'
+            for number, mean in enumerate(data["means"])
         ),
         "commands": escape("\n".join(step["command"] for step in data["steps"] if step["command"])),
         "steps": step_table(data),
@@ -89,6 +94,7 @@ def _failed(data: PageData) -> str:
 def _contents(data: PageData) -> str:
     names = [collection["name"] for collection in data["collections"]]
     links = [f'<a href="#collection-{number}">{escape(name)}</a>' for number, name in enumerate(names)]
+    links += [f'<a href="#mean-{number}">{escape(mean["name"])}</a>' for number, mean in enumerate(data["means"])]
     return "".join(f"<li>{link}</li>" for link in [*links, '<a href="#made">How it was made</a>'])
 
 

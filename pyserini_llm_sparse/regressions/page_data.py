@@ -74,6 +74,14 @@ class CollectionData(TypedDict):
     sha256: dict[str, str]
 
 
+class MeanData(TypedDict):
+    """The mean of the scores `of` collections, by system and measure."""
+
+    name: str
+    of: list[str]
+    scores: dict[str, dict[str, ScoreData]]
+
+
 class StepData(TypedDict):
     """A command that ran; `key` names the content of all that went into it."""
 
@@ -94,6 +102,7 @@ class PageData(TypedDict):
     confidence: float
     significant: float
     collections: list[CollectionData]
+    means: list[MeanData]
     steps: list[StepData]
     machine: list[tuple[str, str]]
     versions: list[tuple[str, str]]
@@ -121,6 +130,14 @@ def page_data(result: Result) -> PageData:
         "confidence": CONFIDENCE,
         "significant": SIGNIFICANT,
         "collections": collections,
+        "means": [
+            {
+                "name": name, "of": list(recipe.means[name]),
+                "scores": {system: {measure: _score(score) for measure, score in of_system.items()}
+                           for system, of_system in scores.items()},
+            }
+            for name, scores in result.means.items()
+        ],
         "steps": [
             {
                 "title": step.title, "command": step.shown(), "seconds": record["seconds"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
-from pyserini_llm_sparse.regressions.page_data import CollectionData, PageData, ScoreData, SystemData
+from pyserini_llm_sparse.regressions.page_data import CollectionData, MeanData, PageData, ScoreData, SystemData
 from pyserini_llm_sparse.regressions.plots import difference_profile, interval_strip, mark_shape
 from pyserini_llm_sparse.regressions.quantities import QUANTITIES, Quantity, bytes_shown, seconds_shown
 
@@ -46,6 +46,21 @@ def score_and_cost_table(data: PageData, collection: CollectionData) -> str:
         )
         rows.append(f'<tr><th scope="row">{system_name(system)}</th>{row}</tr>')
     return _table("scores", f"Effectiveness and cost on {collection['name']}", head, rows)
+
+
+def mean_table(data: PageData, mean: MeanData) -> str:
+    """Return the table of a mean over collections: each system's score, and whether it is as expected."""
+    head = '<tr><th scope="col">system</th>' + "".join(
+        f'<th scope="col" class="number">{escape(measure)}</th>' for measure in data["measures"]
+    )
+    rows = [
+        f'<tr><th scope="row">{escape(system)}</th>'
+        + "".join(f'<td class="number">{scores[measure]["mean"]:.4f} {_verdict(scores[measure])}</td>'
+                  for measure in data["measures"])
+        + "</tr>"
+        for system, scores in mean["scores"].items()
+    ]  # fmt: skip
+    return _table("outcomes", f"Mean of {', '.join(mean['of'])}", f"{head}</tr>", rows)
 
 
 def outcome_table(data: PageData, collection: CollectionData, measure: str) -> str:

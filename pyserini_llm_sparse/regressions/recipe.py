@@ -122,7 +122,8 @@ class Recipe(Part):
         about: More of it, for the report.
         train: Models by name that are trained first.
         collections: Test collections by name.
-        means: Names for the mean of several collections' scores, such as that of BEIR, and those collections.
+        means: Names for the mean of several collections' scores, such as that of BEIR, and those collections or
+            earlier means.
         systems: Systems by name, in the order of the tables.
         baseline: Name of the system that the others are tested against; by default the first.
         measures: In the notation of ir-measures.
@@ -185,9 +186,11 @@ class Recipe(Part):
                         raise ValueError(f"collections.{name}: no corpus, which systems.{label} needs; name one")
         if self.baseline and self.baseline not in self.systems:
             raise ValueError(f"baseline: no system {self.baseline}")
+        averaged = list(self.collections)
         for name, of in self.means.items():
-            if strange := [one for one in of if one not in self.collections]:
-                raise ValueError(f"means.{name}: no collection {strange[0]}")
+            if strange := [one for one in of if one not in averaged]:
+                raise ValueError(f"means.{name}: no collection or earlier mean {strange[0]}")
+            averaged.append(name)
             if name in self.collections:
                 raise ValueError(f"means.{name}: a collection has this name; choose another")
         for field, by_collection, scored in (

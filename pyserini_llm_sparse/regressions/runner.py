@@ -63,10 +63,10 @@ class Result:
     @cached_property
     def means(self) -> dict[str, dict[str, dict[str, Score]]]:
         """The recipe's means by name, system and measure."""
-        return {
-            name: mean_scores([self.collections[one].scores for one in of], self.recipe.expected.get(name, {}))
-            for name, of in self.recipe.means.items()
-        }
+        scored = {name: found.scores for name, found in self.collections.items()}
+        for name, of in self.recipe.means.items():
+            scored[name] = mean_scores([scored.get(one, {}) for one in of], self.recipe.expected.get(name, {}))
+        return {name: scored[name] for name in self.recipe.means}
 
     @property
     def failed(self) -> list[str]:

@@ -106,6 +106,15 @@ def test_what_is_unknown_or_broken_is_left_out_and_said(data: PageData, text: st
     assert "Not known of published" in text
 
 
+def test_means_are_of_the_systems_that_ran_on_all_collections(result: Result, data: PageData, text: str) -> None:
+    (mean,) = data["means"]
+    assert BROKEN not in mean["scores"] and set(mean["scores"]) < set(result.recipe.systems)
+    for system, scores in mean["scores"].items():
+        both = [collection.scores[system]["AP"].mean for collection in result.collections.values()]
+        assert scores["AP"]["mean"] == pytest.approx(sum(both) / 2)
+    assert "Mean of first, second" in text and 'href="#mean-0"' in text
+
+
 def test_a_page_without_any_score_says_why(result: Result) -> None:
     plan = result.collections["first"].plan
     problems = dict.fromkeys(plan.systems, "no collection there")

@@ -16,7 +16,7 @@ from pyserini_llm_sparse.regressions.costs import Costs, over_budget
 from pyserini_llm_sparse.regressions.plan import CollectionPlan, plan_recipe
 from pyserini_llm_sparse.regressions.recipe import Budget, CollectionSource, Expected
 from pyserini_llm_sparse.regressions.recipe_file import load_recipe
-from pyserini_llm_sparse.regressions.scores import Judgements, holm, interval, judged, score_systems
+from pyserini_llm_sparse.regressions.scores import Judgements, holm, interval, judged, mean_scores, score_systems
 from pyserini_llm_sparse.regressions.steps import Step
 
 RECIPE = """\
@@ -189,6 +189,7 @@ def test_a_ranking_of_something_else_is_a_system(tmp_path: Path) -> None:
     [
         ('trained:bert-splade"}', 'trained:none-splade"}', "trains no model none-splade"),
         ("documents_of: dev", "documents_of: later", "no earlier collection later"),
+        ("budgets:", "means: {both: [dev, third]}\nbudgets:", "means.both: no collection or earlier mean third"),
         ('trained:bert-splade"}', 'org/bert"}', "by the word splade"),
         ("index_bytes: 1000", "bytes: 1000", "bytes"),
         ("dev: {splade: {index", "dev: {none: {index", "budgets.dev.none: no such system"),
@@ -331,6 +332,13 @@ def test_a_query_without_an_answer_counts_as_nothing(tmp_path: Path) -> None:
     assert judgements.queries == ["a", "b"]
     np.testing.assert_allclose(found["RR@10"], [0.5, 0])
     np.testing.assert_allclose(found["AP"], [0.5, 0])
+
+
+def test_a_mean_is_held_against_what_is_expected_of_it() -> None:
+    one, two = (score_systems({"a": {"AP": np.array([value])}}, "a", {}) for value in (0.2, 0.4))
+    found = mean_scores([one, two], {"a": {"AP": Expected(score=0.3)}})
+    assert found["a"]["AP"].mean == pytest.approx(0.3) and found["a"]["AP"].verdict == "OK"
+    assert mean_scores([one, {}], {}) == {}
 
 
 def test_p_values_are_corrected_for_their_number() -> None:
