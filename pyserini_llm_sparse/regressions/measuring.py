@@ -24,7 +24,7 @@ KINDS = ("bm25", "impact", "faiss", "lucene-hnsw")
 HITS = 10  # of a query, as a person would look at them
 ROUNDS = 3
 WARM_UP = 10
-_WEIGHTS = ((".safetensors",), (".onnx", ".onnx.data"), (".bin",))  # the first that a folder has
+_WEIGHTS = ((".safetensors",), (".onnx", ".onnx.data"), (".bin",))  # formats, one of which holds a model's weights
 
 Search = Callable[[str], Any]
 
@@ -90,7 +90,7 @@ def model_bytes(encoder: str, kind: str) -> int | None:
     sizes = [
         sum(path.stat().st_size for path in folder.glob("*") if path.name.endswith(suffixes)) for suffixes in _WEIGHTS
     ]
-    return next(filter(None, sizes), None)
+    return max(sizes) or None
 
 
 def _bm25(arguments: argparse.Namespace) -> Search:

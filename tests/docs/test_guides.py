@@ -23,7 +23,7 @@ GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
 OWN_COLLECTION = GUIDES / "your-own-collection.md"
 SCIFACT = GUIDES / "csplade-scifact.md"
 MSMARCO = GUIDES / "csplade-msmarco-v1-passage.md"
-CLAIMS = 30  # of SciFact's, with the documents that are judged for them
+CLAIMS = 10  # of SciFact's, with the documents that are judged for them
 
 each_guide = pytest.mark.parametrize("page", sorted(GUIDES.glob("*.md")), ids=lambda page: page.stem)
 
@@ -107,7 +107,7 @@ def test_the_guide_to_scifact_runs_on_a_part_of_it(data: Path, root: Path, tmp_p
     printed = run(["bash", "-euc", "\n".join(blocks(SCIFACT, "bash"))], tmp_path)
 
     assert shown_in_form(SCIFACT, printed) == []
-    # Among the answers to thirty claims the right one is easy to find.
+    # Among the answers to a few claims the right one is easy to find.
     assert all(0.8 < value <= 1 for value in measured(printed, "ndcg_cut_10"))
     assert all(value > 0.95 for value in measured(printed, "recall_100"))
     assert re.search(r"^\| bm25 \|", printed, re.M) and re.search(r"^\| csplade \|", printed, re.M)
@@ -157,9 +157,8 @@ def known_options(*command: str) -> frozenset[str]:
     return frozenset(f"--{option.lstrip('-')}" for option in found)
 
 
-@each_guide
-def test_every_option_of_a_guide_s_commands_exists(page: Path) -> None:
-    found = commands(page)
+def test_every_option_exists_of_the_commands_that_are_not_run() -> None:
+    found = commands(MSMARCO)
     assert len(found) >= 5
     for words in found:
         if words[0].startswith("pyserini.eval."):  # trec_eval is a program of its own

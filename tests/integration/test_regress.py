@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import random
@@ -23,6 +24,7 @@ systems:
   bm25: {{kind: bm25}}
   csplade: {{kind: csplade}}
   broken: {{kind: csplade, encoder: "csplade:{demo}"}}
+  unreachable: {{kind: csplade, encoder: "csplade:nobody/has-this"}}
   both: {{kind: fusion, of: [bm25, csplade]}}
   lost: {{kind: fusion, of: [bm25, broken]}}
 measures: [nDCG@10, R@100]
@@ -66,14 +68,16 @@ def test_systems_are_scored_and_a_broken_one_loses_only_what_needs_it(first: dic
     assert scores["bm25"]["nDCG@10"]["verdict"] == scores["csplade"]["nDCG@10"]["verdict"] == "OK"
     assert scores["csplade"]["nDCG@10"]["p_value"] < 1 and scores["bm25"]["nDCG@10"]["p_value"] is None
     assert scores["both"]["R@100"]["mean"] >= scores["bm25"]["R@100"]["mean"]
-    assert set(problems) == {"broken", "lost"} and len(set(problems.values())) == 1
+    assert set(problems) == {"broken", "unreachable", "lost"} and problems["broken"] == problems["lost"]
+    assert "neither a directory nor in the hub's cache" in problems["unreachable"]
+    assert all("\n" not in problem for problem in problems.values())
     assert first["notes"].strip().splitlines()[-1].startswith("pyserini-llm-sparse: ")
     assert "(no score for demo: broken, demo: lost)" in first["notes"]
 
 
 def test_nothing_is_done_twice(first: dict[str, Any], pyserini: Pyserini, folder: Path) -> None:
     again = regress(pyserini, folder / "recipe.yaml", "--work", folder / "work", code=7)
-    assert first["steps_done_now"] == 7 and again["steps_done_now"] == 0
+    assert first["steps_done_now"] == 10 and again["steps_done_now"] == 0
     assert again["collections"] == first["collections"] and again["steps"] == first["steps"]
     assert all(step["seconds"] > 0 for step in first["steps"])
     assert all(step["peak_bytes"] > 1_000_000 for step in first["steps"] if step["command"]) or os.name == "nt"
@@ -82,9 +86,33 @@ def test_nothing_is_done_twice(first: dict[str, Any], pyserini: Pyserini, folder
 def test_the_report_has_scores_costs_and_the_commands_that_ran(first: dict[str, Any], folder: Path) -> None:
     report = (folder / "work" / "recipe" / "report.md").read_text(encoding="utf-8")
     assert "| bm25 | 0.5645 [" in report and "] OK |" in report
+    page = html.unescape((folder / "work" / "recipe" / "report.html").read_text(encoding="utf-8"))
     for step in first["steps"]:
-        assert step["command"] in report
+        assert step["command"] in report and step["command"] in page
+    costs = first["collections"]["demo"]["costs"]
+    assert costs["csplade"]["postings"] > costs["bm25"]["postings"] > 0
+    assert costs["csplade"]["model_bytes"] > 10_000_000 and costs["bm25"]["model_bytes"] is None
+    for system in ("bm25", "csplade"):
+        assert 0 < costs[system]["latency_p50_ms"] <= costs[system]["latency_p99_ms"]
+    assert costs["both"]["index_bytes"] == costs["bm25"]["index_bytes"] + costs["csplade"]["index_bytes"]
     assert "- broken could not be run: " in report
+
+
+def test_explanations_add_up_to_the_scores_of_the_run(first: dict[str, Any], folder: Path) -> None:
+    work = folder / "work" / "recipe" / "demo" / "csplade"
+    ranked = {}
+    for line in (work / "search" / "run.txt").read_text(encoding="utf-8").splitlines():
+        query, _, document, rank, score, _ = line.split()
+        ranked[query, document] = (int(rank), float(score))
+    lines = (work / "explain" / "explanations.jsonl").read_text(encoding="utf-8").splitlines()
+    explained = [json.loads(line) for line in lines]
+    assert len(explained) == 40
+    for found in explained:
+        assert len(found["documents"]) >= 3 and found["term_count"] >= len(found["terms"]) > 0
+        for one in found["documents"]:
+            total = sum(query * document for _, query, document, _ in one["contributions"]) + one["rest"]
+            rank, score = ranked[found["query"], one["id"]]
+            assert one["score"] == total == pytest.approx(score, rel=1e-4) and one["rank"] == rank
 
 
 def test_a_printed_command_can_be_pasted(first: dict[str, Any], pyserini: Pyserini, folder: Path) -> None:
@@ -136,7 +164,7 @@ def test_killed_at_random_points_it_ends_with_the_same_scores(
         process.wait()
         done_before = len(list((folder / "killed").rglob("step.json")))
     found = regress(pyserini, folder / "recipe.yaml", "--work", folder / "killed", "--only", "bm25")
-    assert found["steps_done_now"] == 3 - done_before
+    assert found["steps_done_now"] == 4 - done_before
     assert found["collections"]["demo"]["scores"]["bm25"] == {
         measure: {**score, "p_value": None}
         for measure, score in first["collections"]["demo"]["scores"]["bm25"].items()
