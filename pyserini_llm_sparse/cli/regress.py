@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,7 @@ def command(
     Nothing is done twice: what is done and has the same inputs stays, and an interrupted run goes on. Exit code 6: a
     score is FAIL, or nothing could be run; 7: a system could not be run, others were.
     """
+    from pyserini_llm_sparse.formats.writers import atomic_file, disk_errors
     from pyserini_llm_sparse.regressions.page import page
     from pyserini_llm_sparse.regressions.plan import plan_recipe
     from pyserini_llm_sparse.regressions.recipe_file import load_recipe
@@ -65,9 +67,14 @@ def command(
             say(text)
 
         result = run_recipe(loaded, plans, note, show)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / REPORT).write_text(report(result), encoding="utf-8")
-    (folder / PAGE).write_text(page(result), encoding="utf-8", newline="\n")
+    writing = time.monotonic()
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, text in ((REPORT, report(result)), (PAGE, page(result))):
+        with atomic_file(folder / name) as stream:
+            stream.write(text.encode())
+    took = time.monotonic() - writing
+    result.seconds, result.own_seconds = result.seconds + took, result.own_seconds + took
     if json:
         print_json(as_json(result))
     else:

@@ -121,7 +121,6 @@ def page_data(result: Result) -> PageData:
     recipe = result.recipe
     collections = [_collection(result, found) for found in result.collections.values()]
     limit_explanations([query for collection in collections for query in collection["queries"]])
-    steps = dict.fromkeys(step for found in result.collections.values() for step in found.plan.steps)
     return {
         "title": recipe.title,
         "about": recipe.about.strip(),
@@ -143,7 +142,7 @@ def page_data(result: Result) -> PageData:
                 "title": step.title, "command": step.shown(), "seconds": record["seconds"],
                 "peak_bytes": record["peak_bytes"], "key": record["key"],
             }
-            for step in steps if (record := result.records.get(step)) is not None
+            for step in dict.fromkeys(result.steps) for record in [result.records[step]]
         ],
         "machine": _machine(),
         "versions": list(_versions()),

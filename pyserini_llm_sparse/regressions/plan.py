@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class CollectionPlan:
         name: The collection's name.
         prepared: The step that lays it out.
         documents: The step that lays out its documents: the same, or that of another collection.
+        wanted: Names of the systems that are to be run.
         systems: The steps of each system, in order; the last one makes its run file.
         details: Steps that find out more about each system: its costs, and what explains its scores.
     """
@@ -30,14 +31,20 @@ class CollectionPlan:
     name: str
     prepared: Step
     documents: Step
+    wanted: tuple[str, ...]
     systems: dict[str, tuple[Step, ...]] = field(default_factory=dict)
     details: dict[str, tuple[Step, ...]] = field(default_factory=dict)
 
     @property
     def steps(self) -> list[Step]:
-        """All steps, each once, in an order in which they can be done."""
-        of_systems = [step for steps in self.systems.values() for step in steps]
-        return list(dict.fromkeys([*of_systems, *(step for steps in self.details.values() for step in steps)]))
+        """The steps of the wanted systems, each once, in an order in which they can be done."""
+        return self.steps_of(self.wanted)
+
+    def steps_of(self, systems: Iterable[str]) -> list[Step]:
+        """Return the steps of systems, each once, in an order in which they can be done."""
+        names = list(systems)
+        of_systems = [step for name in names for step in self.systems[name]]
+        return list(dict.fromkeys([*of_systems, *(step for name in names for step in self.details[name])]))
 
     @property
     def topics(self) -> Path:
@@ -64,7 +71,7 @@ def plan_recipe(
         data: Folder that relative paths of collections are in.
         work: Folder for everything that is made, but for trained models, which go beside it.
         threads: Of indexing and searching.
-        only: Names of the systems that are wanted, and with them those that they fuse; None for all.
+        only: Names of the systems that are wanted; None for all.
     """
     trained = {
         name: Step(
@@ -84,9 +91,9 @@ def plan_recipe(
         )  # fmt: skip
         shared = None if source.documents_of is None else planners[source.documents_of]
         planner = planners[name] = Planner(recipe, prepared, data, work / name, threads, trained, shared)
-        wanted = list(only or recipe.systems)
         plans[name] = CollectionPlan(
-            name, prepared, planner.documents, {system: planner.steps(system) for system in wanted},
-            {system: planner.details(system) for system in wanted},
+            name, prepared, planner.documents, tuple(only or recipe.systems),
+            {system: planner.steps(system) for system in recipe.systems},
+            {system: planner.details(system) for system in recipe.systems},
         )  # fmt: skip
     return list(plans.values())

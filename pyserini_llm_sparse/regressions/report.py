@@ -76,8 +76,7 @@ def _lines(result: Result) -> Iterator[str]:
         yield from ("", f"## {name}", "", f"Means of {', '.join(recipe.means[name])}.", "")
         yield from score_table(result, scores)
     yield from ("", "## Commands", "", "```bash")
-    steps = [step for found in result.collections.values() for step in found.plan.steps]
-    yield from (shown for step in steps if (shown := step.shown()))
+    yield from (shown for step in dict.fromkeys(result.steps) if (shown := step.shown()))
     yield from ("```", "", "## Machine and versions", "")
     cores = allowed_cores()
     yield f"{platform.platform()}, {platform.machine()}, Python {platform.python_version()}" + (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -59,6 +60,12 @@ class Result:
     ran: int
     seconds: float
     own_seconds: float
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps that are done, in an order in which they can be done."""
+        plans = [found.plan for found in self.collections.values()]
+        return [step for plan in plans for step in plan.steps_of(plan.systems) if step in self.records]
 
     @cached_property
     def means(self) -> dict[str, dict[str, dict[str, Score]]]:
@@ -138,15 +145,33 @@ def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note, prog
             problems[step] = str(error)
             note(f"  failed: {error}")
         in_steps += time.monotonic() - began
-    found = {plan.name: _scored(recipe, plan, problems) for plan in plans}
+    ran = len(records) - before
+    _add_earlier(plans, records)
+    found = {plan.name: _scored(recipe, plan, records, problems) for plan in plans}
     seconds = time.monotonic() - started
-    return Result(recipe, found, records, len(records) - before, seconds, seconds - in_steps)
+    return Result(recipe, found, records, ran, seconds, seconds - in_steps)
 
 
-def _scored(recipe: Recipe, plan: CollectionPlan, problems: dict[Step, str]) -> CollectionResult:
+def _add_earlier(plans: Sequence[CollectionPlan], records: dict[Step, dict[str, Any]]) -> None:
+    """Add the records of systems that were not asked for now and are done: they belong into the report as well."""
+    for plan in plans:
+        for system in [name for name in plan.systems if name not in plan.wanted]:
+            steps = plan.steps_of([system])
+            if all(step.earlier_seconds() is not None for step in steps):  # else nothing of it is looked at
+                with suppress(LlmSparseError):  # a model that is gone
+                    found = {step: step.record() for step in steps}
+                    if all(found.values()):
+                        records.update({step: record for step, record in found.items() if record})
+
+
+def _scored(
+    recipe: Recipe, plan: CollectionPlan, records: dict[Step, dict[str, Any]], problems: dict[Step, str]
+) -> CollectionResult:
     result = CollectionResult(plan)
     judgements = None if plan.prepared in problems else Judgements(plan.qrels)
     for system, steps in plan.systems.items():
+        if system not in plan.wanted and not all(step in records for step in steps):
+            continue
         if (broken := next((step for step in steps if step in problems), None)) is not None:
             result.problems[system] = problems[broken]
         elif judgements is not None:

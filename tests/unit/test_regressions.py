@@ -16,6 +16,7 @@ from pyserini_llm_sparse.regressions.costs import Costs, over_budget
 from pyserini_llm_sparse.regressions.plan import CollectionPlan, plan_recipe
 from pyserini_llm_sparse.regressions.recipe import Budget, CollectionSource, Expected
 from pyserini_llm_sparse.regressions.recipe_file import load_recipe
+from pyserini_llm_sparse.regressions.runner import Result, run_recipe
 from pyserini_llm_sparse.regressions.scores import Judgements, holm, interval, judged, mean_scores, score_systems
 from pyserini_llm_sparse.regressions.steps import Step
 
@@ -111,8 +112,9 @@ def test_commands_are_pyserini_s_and_name_where_things_will_be(tmp_path: Path) -
     work = tmp_path / "work" / "small"
     assert shown[0] == ""  # the collection is laid out by this package
     assert shown[1].startswith(f"python -m pyserini.encode input --corpus {work}/_collection/corpus output")
-    assert f"--embeddings {work}/model/vectors/json " in shown[1] and shown[1].endswith("csplade --batch-size 64")
-    assert f"--index {work}/model/index/lucene" in shown[3] and "csplade,query_encoder=model" in shown[3]
+    # What it shares with another system is where that one looks for it.
+    assert f"--embeddings {work}/csplade/vectors/json " in shown[1] and shown[1].endswith("csplade --batch-size 64")
+    assert f"--index {work}/csplade/index/lucene" in shown[3] and "csplade,query_encoder=model" in shown[3]
 
 
 OTHER_SYSTEMS = """\
@@ -139,6 +141,36 @@ budgets:
 def other_plans(folder: Path, only: list[str] | None = None) -> list[CollectionPlan]:
     path = write_recipe(folder, OTHER_SYSTEMS)
     return plan_recipe(load_recipe(path), folder, folder / "work" / "recipe", 1, only)
+
+
+def test_what_was_done_before_is_in_the_report_whatever_is_asked_for(tmp_path: Path) -> None:
+    """Nothing runs here: two systems are rankings of something else, and the third is never looked at."""
+    (tmp_path / "runs").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "runs" / f"{name}.txt").write_text("q1 Q0 1 1 2.0 tag\n")
+    (folder := beir(tmp_path) / "recipe").mkdir()
+    path = write_recipe(folder, OF_OTHERS)
+
+    def run(*only: str) -> Result:
+        recipe = load_recipe(path)
+        return run_recipe(recipe, plan_recipe(recipe, tmp_path, tmp_path / "work", 1, only), lambda text: None)
+
+    first, second = run("one"), run("two")
+    assert list(first.collections["small"].scores) == ["one"]
+    assert list(second.collections["small"].scores) == ["one", "two"] and second.ran == 1
+    assert not second.problems and len(second.steps) == 3
+    (tmp_path / "runs" / "one.txt").unlink()
+    assert list(run("two").collections["small"].scores) == ["two"]
+
+
+OF_OTHERS = """\
+title: Rankings of others
+collections: {small: {beir: small}}
+systems:
+  one: {kind: run, path: runs/one.txt}
+  two: {kind: run, path: runs/two.txt}
+  three: {kind: csplade, encoder: "csplade:org/none"}
+"""
 
 
 def test_documents_that_collections_share_are_indexed_once(tmp_path: Path) -> None:
