@@ -55,21 +55,18 @@ def main() -> None:
         texts = [example.positives[0] for example in read_examples(str(work / TRAIN_FILE))]
         random.Random(1).shuffle(texts)
         with atomic_folder(start) as unfinished:
-            solve_head(sentence_encoder(), texts[:3000], unfinished)
-            calibrate(unfinished, texts[:640], texts)
+            solve_head(sentence_encoder(), texts[:1500], unfinished)
+            calibrate(unfinished, texts[:320], texts)
     report = retrieve(
         RetrieveConfig(
             output=trained,
             model=str(start),
-            attention="bidirectional",
             train=(str(examples),),
-            query_encoder="model",
             negatives=NEGATIVES,
             query_regulariser_weight=QUERY_FLOPS,
             document_regulariser_weight=DOCUMENT_FLOPS,
             query_max_length=QUERY_LENGTH,
             document_max_length=DOCUMENT_LENGTH,
-            add_eos=True,
             trainer={
                 "max_steps": arguments.steps, "per_device_train_batch_size": BATCH, "learning_rate": LEARNING_RATE,
                 "warmup_steps": 0.1, "lr_scheduler_type": "cosine", "logging_steps": 10, "save_steps": 40,

@@ -66,8 +66,8 @@ def solve_head(encoder: Path, texts: Sequence[str], output: Path) -> float:
 def calibrate(folder: Path, texts: Sequence[str], documents: Sequence[str]) -> float:
     """Let a text's own terms weigh about as BM25 weighs them, and a text have `ACTIVE_TERMS` terms.
 
-    The cross-entropy leaves two things open: how large all logits are together, and what is added to all of them. So
-    logits are multiplied by one number, and each term's bias moved until its own logit, where it stands in a text, is
+    The head only knows which term is ahead of which: how large logits are, and from where on they count, is open. So
+    they are multiplied by one number, and each term's bias moved until its own logit, where it stands in a text, is
     ``expm1(sqrt(.3 IDF))`` on average: its weight is then ``sqrt(.3 IDF)`` on both sides, and a match counts .3 IDF.
 
     Args:
