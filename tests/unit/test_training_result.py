@@ -82,8 +82,9 @@ def vectors(model: RetrievalModel, tokenizer: Any, side: Side) -> np.ndarray:
 def assert_same_sparse_vectors(output: Path, queries: np.ndarray, documents: np.ndarray) -> SparseEncoder:
     encoder = SparseEncoder.load(str(output), device="cpu")
     assert np.count_nonzero(documents) > 50
-    np.testing.assert_allclose(encoder.encode_queries(TEXTS).matrix.toarray(), queries, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode_documents(TEXTS).matrix.toarray(), documents, atol=1e-5)
+    # A merged adapter adds the same numbers in another order.
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS).matrix.toarray(), queries, atol=5e-5)
+    np.testing.assert_allclose(encoder.encode_documents(TEXTS).matrix.toarray(), documents, atol=5e-5)
     return encoder
 
 
