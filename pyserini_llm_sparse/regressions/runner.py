@@ -156,11 +156,11 @@ def _add_earlier(plans: Sequence[CollectionPlan], records: dict[Step, dict[str, 
     """Add the records of systems that were not asked for now and are done: they belong into the report as well."""
     for plan in plans:
         for system in [name for name in plan.systems if name not in plan.wanted]:
-            steps = plan.steps_of([system])
+            steps = plan.systems[system]
             if all(step.earlier_seconds() is not None for step in steps):  # else nothing of it is looked at
                 with suppress(LlmSparseError):  # a model that is gone
-                    found = {step: step.record() for step in steps}
-                    if all(found.values()):
+                    found = {step: step.record() for step in (*steps, *plan.details[system])}
+                    if all(found[step] for step in steps):
                         records.update({step: record for step, record in found.items() if record})
 
 
