@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,16 @@ class Backbone:
     @property
     def positions(self) -> int | None:
         """How many tokens of a text the model has positions for, or was trained on; None if it does not say."""
-        table = masked_backbone.table_positions(_without_adapter(self.model)) if self.is_masked else None
-        return table or getattr(self.model.config, "max_position_embeddings", None)
+        return self._table_positions or getattr(self.model.config, "max_position_embeddings", None)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.head_weight.device
+
+    @cached_property
+    def _table_positions(self) -> int | None:
+        return masked_backbone.table_positions(_without_adapter(self.model)) if self.is_masked else None
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the states that go into the output layer, ``[batch, length, hidden]``.
@@ -114,7 +118,8 @@ class Backbone:
             UsageError: A masked language model has fewer positions than a text has tokens.
         """
         if self.is_masked:
-            return masked_backbone.states_for_output_layer(_without_adapter(self.model), input_ids, attention_mask)
+            model, most = _without_adapter(self.model), self._table_positions
+            return masked_backbone.states_for_output_layer(model, input_ids, attention_mask, most)
         positions = (attention_mask.long().cumsum(-1) - 1).clamp_(min=0)
         # peft's own `base_model` would compute logits.
         model = _without_adapter(self.model)

@@ -42,7 +42,7 @@ def own_logits(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         layer.forward = _same
 
 
-def states_for_output_layer(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def states_for_output_layer(model: Any, input_ids: Tensor, attention_mask: Tensor, most: int | None) -> Tensor:
     """Return the states ``[batch, length, hidden]`` that go into a model's output layer, which is skipped.
 
     The model counts positions itself, from the first token on: texts must be padded on the right.
@@ -51,11 +51,11 @@ def states_for_output_layer(model: Any, input_ids: Tensor, attention_mask: Tenso
         model: One whose output layer is skipped.
         input_ids: ``[batch, length]``.
         attention_mask: The same shape, 1 for tokens.
+        most: How many positions the model has, as `table_positions` says.
 
     Raises:
         UsageError: A text has more tokens than the model has positions.
     """
-    most = table_positions(model)
     if most is not None and input_ids.shape[1] > most:
         raise UsageError(
             f"{type(model).__name__}: a text of {input_ids.shape[1]} tokens: the model has {most} positions; lower "

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError, RunError
 from pyserini_llm_sparse.formats.topics import read_topics
-from pyserini_llm_sparse.formats.writers import atomic_file
+from pyserini_llm_sparse.formats.writers import atomic_file, run_lines
 from pyserini_llm_sparse.lucene.reading import DOCUMENT_ID, java_classes
 
 VECTOR = "vector"  # Anserini's field
@@ -123,17 +123,21 @@ def _faiss() -> Any:
     return faiss
 
 
-def _search(arguments: argparse.Namespace) -> None:
+def query_encoder(arguments: argparse.Namespace) -> Any:
+    """Return Pyserini's encoder of queries for the options of a search."""
     from pyserini.encode import AutoQueryEncoder
 
-    encoder = AutoQueryEncoder(
+    return AutoQueryEncoder(
         arguments.encoder, pooling=arguments.pooling, l2_norm=arguments.l2_norm, prefix=arguments.query_prefix
     )
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    encoder = query_encoder(arguments)
     with DenseIndex(arguments.index) as opened, atomic_file(arguments.output) as stream:
         for topic in read_topics(arguments.topics):
             vector = encoder.encode(topic.text, max_length=arguments.max_length)
-            for rank, (document, score) in enumerate(opened.search(vector, arguments.hits), start=1):
-                stream.write(f"{topic.id} Q0 {document} {rank} {score:.6f} {RUN_TAG}\n".encode())
+            stream.write(run_lines(topic.id, opened.search(vector, arguments.hits), RUN_TAG))
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pyserini_llm_sparse.catalog import FASTEST, read_json
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError, one_line
 from pyserini_llm_sparse.fingerprint import fingerprint
+from pyserini_llm_sparse.formats.digests import sampled_bytes
 from pyserini_llm_sparse.onnx.providers import device_number, missing_driver
 from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
 from pyserini_llm_sparse.text_tokenizer import TextTokenizer
@@ -30,9 +31,6 @@ Part = Literal["attention", "feed_forward", "down", "head"]
 NumberFormat = Literal["float32", "float16", "bfloat16", "int8", "int8_blocks", "int4_blocks"]
 # Fields of the encoding spec that the graph computes; all others act before or after it and can be changed by name.
 FIELDS_IN_GRAPH = ("attention", "logit_scale", "excluded_token_ids", "activation")
-
-_SAMPLES = 256
-_SAMPLED_BYTES = 4096
 
 
 class ExportDescription(BaseModel):
@@ -173,21 +171,10 @@ def export_digest(folder: Path, tokenizer: TextTokenizer) -> str:
     digest = hashlib.sha256(fingerprint(folder, tokenizer).encode())
     try:
         digest.update((folder / GRAPH_FILE).read_bytes())
-        digest.update(_samples(folder / WEIGHTS_FILE))
+        digest.update(sampled_bytes(folder / WEIGHTS_FILE))
     except OSError as error:
         raise ResourceError(
             f"{error.filename or folder}: cannot be read: {error.strerror}; an export needs {GRAPH_FILE} and "
             f"{WEIGHTS_FILE}: restore them, or export the model again"
         ) from error
     return f"sha256:{digest.hexdigest()}"
-
-
-def _samples(path: Path) -> bytes:
-    """Return the size of a file and parts of it at even distances: reading all of many gigabytes takes too long."""
-    size = path.stat().st_size
-    sampled = [str(size).encode()]
-    with path.open("rb") as stream:
-        for number in range(_SAMPLES):
-            stream.seek(max(0, size - _SAMPLED_BYTES) * number // (_SAMPLES - 1))
-            sampled.append(stream.read(_SAMPLED_BYTES))
-    return b"".join(sampled)

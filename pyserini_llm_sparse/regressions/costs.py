@@ -48,14 +48,15 @@ def system_costs(result: Result, found: CollectionResult, system: str) -> Costs:
     steps = found.plan.systems[system]
     records = [result.records[step] for step in steps if step.command and step.folder.parent.name != TRAINED]
     peaks = [record["peak_bytes"] for record in records if record["peak_bytes"]]
-    latency = sorted(_latencies(result, found, system).values())
+    measured = [_measured(result, found, part) for part in _parts(result, system)]
+    latency = sorted(_latencies(measured))
     return Costs(
         documents_per_second=_documents_per_second(result, found, system),
         index_bytes=_index_bytes(steps) or None,
-        postings=_sum(result, found, system, "postings"),
+        postings=_sum(measured, "postings"),
         latency_p50_ms=_percentile(latency, 0.5),
         latency_p99_ms=_percentile(latency, 0.99),
-        model_bytes=_sum(result, found, system, "model_bytes", needs_all=False),
+        model_bytes=_sum(measured, "model_bytes", needs_all=False),
         seconds=round(sum(record["seconds"] for record in records), 3) if records else None,
         peak_bytes=max(peaks, default=None),
     )
@@ -85,18 +86,16 @@ def _index_bytes(steps: Sequence[Step]) -> int:
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
-def _latencies(result: Result, found: CollectionResult, system: str) -> dict[str, float]:
-    """Return milliseconds by query, of a fusion the sum of those that it fuses; nothing where one is not known."""
-    parts = [_measured(result, found, part).get("latency_ms") or {} for part in _parts(result, system)]
-    queries = parts[0] if parts else {}
-    return {query: sum(part[query] for part in parts) for query in queries if all(query in part for part in parts)}
+def _latencies(measured: Sequence[dict[str, Any]]) -> list[float]:
+    """Return milliseconds of each query, the sum of the systems' that are fused; none where one is not known."""
+    parts = [one.get("latency_ms") or {} for one in measured]
+    return [sum(part[query] for part in parts) for query in parts[0] if all(query in part for part in parts)]
 
 
-def _sum(result: Result, found: CollectionResult, system: str, name: str, needs_all: bool = True) -> int | None:
-    """Return the sum of what was measured of a system or of those that it fuses."""
-    values = [_measured(result, found, part).get(name) for part in _parts(result, system)]
-    known = [value for value in values if value is not None]
-    return sum(known) if known and (len(known) == len(values) or not needs_all) else None
+def _sum(measured: Sequence[dict[str, Any]], name: str, needs_all: bool = True) -> int | None:
+    """Return the sum of what was measured of the systems that are fused, or of the one."""
+    known = [value for one in measured if (value := one.get(name)) is not None]
+    return sum(known) if known and (len(known) == len(measured) or not needs_all) else None
 
 
 def _parts(result: Result, system: str) -> list[str]:

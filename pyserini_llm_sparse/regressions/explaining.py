@@ -15,6 +15,7 @@ import orjson
 
 from pyserini_llm_sparse.explanations import term_impacts
 from pyserini_llm_sparse.formats.qrels import read_qrels
+from pyserini_llm_sparse.formats.runs import read_run
 from pyserini_llm_sparse.formats.topics import Topic, read_topics
 from pyserini_llm_sparse.formats.writers import atomic_file
 
@@ -74,10 +75,8 @@ def explained(encoder: Any, index: Any, topic: Topic, documents: Mapping[str, in
 def ranked_documents(run: Path) -> dict[str, list[str]]:
     """Return the documents of a run file by query, best first."""
     found: dict[str, list[str]] = {}
-    with run.open(encoding="utf-8") as lines:
-        for line in lines:
-            query, _, document, *_ = line.split()
-            found.setdefault(query, []).append(document)
+    for line in read_run(run):
+        found.setdefault(line.query, []).append(line.document)
     return found
 
 

@@ -121,15 +121,17 @@ def _faiss(arguments: argparse.Namespace) -> Search:
     import faiss
     from pyserini.search.faiss import FaissSearcher
 
+    from pyserini_llm_sparse.lucene.dense import query_encoder
+
     faiss.omp_set_num_threads(1)
-    searcher = _opened(FaissSearcher, arguments.index, _query_encoder(arguments))
+    searcher = _opened(FaissSearcher, arguments.index, query_encoder(arguments))
     return lambda query: searcher.search(query, k=HITS)
 
 
 def _lucene_hnsw(arguments: argparse.Namespace) -> Search:
-    from pyserini_llm_sparse.lucene.dense import DenseIndex
+    from pyserini_llm_sparse.lucene.dense import DenseIndex, query_encoder
 
-    encoder, index = _query_encoder(arguments), DenseIndex(arguments.index)
+    encoder, index = query_encoder(arguments), DenseIndex(arguments.index)
     return lambda query: index.search(encoder.encode(query), HITS)
 
 
@@ -141,14 +143,6 @@ def _opened(searcher: Any, index: str, *options: Any) -> Any:
     if opened is None:
         raise ResourceError(f"{index}: neither a folder nor an index that Pyserini has; check the name")
     return opened
-
-
-def _query_encoder(arguments: argparse.Namespace) -> Any:
-    from pyserini.encode import AutoQueryEncoder
-
-    return AutoQueryEncoder(
-        arguments.encoder, pooling=arguments.pooling, l2_norm=arguments.l2_norm, prefix=arguments.query_prefix
-    )
 
 
 def _postings(index: str) -> int | None:

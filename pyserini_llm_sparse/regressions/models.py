@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pyserini_llm_sparse.catalog import parse_encoder_name
 from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError
+from pyserini_llm_sparse.formats.digests import sampled_bytes
 
 PACKAGE = "package:"
-_SAMPLED_BYTES = 1 << 16
 
 
 def located(model: str) -> str:
@@ -58,12 +58,8 @@ def dense_digest(model: str) -> str:
     digest = hashlib.sha256()
     try:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            size = path.stat().st_size
-            digest.update(f"\n{path.relative_to(folder).as_posix()} {size} ".encode())
-            with path.open("rb") as stream:
-                for place in sorted({0, size // 2, max(0, size - _SAMPLED_BYTES)}):
-                    stream.seek(place)
-                    digest.update(stream.read(_SAMPLED_BYTES))
+            digest.update(f"\n{path.relative_to(folder).as_posix()} ".encode())
+            digest.update(sampled_bytes(path))
     except OSError as error:
         raise ResourceError(f"{error.filename}: cannot be read: {error.strerror}; check the file") from error
     return digest.hexdigest()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
@@ -15,11 +13,10 @@ from numpy.typing import NDArray
 
 from pyserini_llm_sparse.cores import allowed_cores
 from pyserini_llm_sparse.formats.digests import file_sha256
-from pyserini_llm_sparse.regressions.costs import system_costs
 from pyserini_llm_sparse.regressions.page_queries import DIGITS, QueryData, judged_queries, limit_explanations
 from pyserini_llm_sparse.regressions.quantities import bytes_shown
 from pyserini_llm_sparse.regressions.recipe import Recipe
-from pyserini_llm_sparse.regressions.report import COUNTS, SIGNIFICANT
+from pyserini_llm_sparse.regressions.report import COUNTS, SIGNIFICANT, installed_version
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from pyserini_llm_sparse.regressions.scores import CONFIDENCE, Score
 
@@ -142,10 +139,10 @@ def page_data(result: Result) -> PageData:
                 "title": step.title, "command": step.shown(), "seconds": record["seconds"],
                 "peak_bytes": record["peak_bytes"], "key": record["key"],
             }
-            for step in dict.fromkeys(result.steps) for record in [result.records[step]]
+            for step in result.steps for record in [result.records[step]]
         ],
         "machine": _machine(),
-        "versions": list(_versions()),
+        "versions": [(name, version) for name in _PACKAGES if (version := installed_version(name))],
         "failed": result.failed,
     }  # fmt: skip
 
@@ -182,7 +179,7 @@ def _system(result: Result, found: CollectionResult, name: str) -> SystemData:
         "settings": _settings(recipe, name),
         "is_baseline": name == recipe.against,
         "scores": {measure: _score(score) for measure, score in found.scores[name].items()},
-        "costs": asdict(system_costs(result, found, name)),
+        "costs": asdict(result.costs[found.plan.name][name]),
         "outcomes": {measure: _outcomes(values) for measure, values in differences.items()},
         "profiles": {measure: _profile(values) for measure, values in differences.items()},
         "run_sha256": file_sha256(found.plan.run(name)),
@@ -236,11 +233,3 @@ def _processor() -> str:
         lines = []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return ", ".join(dict.fromkeys(one for one in (named or platform.processor(), platform.machine()) if one))
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in _PACKAGES:
-        try:
-            yield package, metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from pyserini_llm_sparse.formats.qrels import read_qrels
+from pyserini_llm_sparse.formats.runs import read_run
 from pyserini_llm_sparse.formats.topics import read_topics
 from pyserini_llm_sparse.regressions.planner import EXPLAIN, EXPLAINED
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
@@ -50,7 +51,7 @@ def judged_queries(result: Result, found: CollectionResult, systems: Sequence[st
     judged = read_qrels(plan.qrels)
     ids = {found.queries[place] for place in kept}
     explained = {system: _explanations(result, found, system, ids) for system in systems}
-    tops = [_read_run(plan.run(system), ids, explained[system]) for system in systems]
+    tops = [_first_documents(plan.run(system), ids, explained[system]) for system in systems]
     for query, explanation in ((query, one) for known in explained.values() for query, one in known.items()):
         for document in explanation["documents"]:
             document["grade"] = judged.get(query, {}).get(document["id"])
@@ -73,20 +74,18 @@ def judged_queries(result: Result, found: CollectionResult, systems: Sequence[st
     ]
 
 
-def _read_run(run: Path, queries: set[str], explained: Mapping[str, dict[str, Any]]) -> dict[str, list[str]]:
+def _first_documents(run: Path, queries: set[str], explained: Mapping[str, dict[str, Any]]) -> dict[str, list[str]]:
     """Return the first documents of each query in a run file in TREC's columns.
 
     Explained documents get the score that they have there, which Lucene computed: `run_score`.
     """
     first: dict[str, list[tuple[int, str]]] = {}
     wanted = {(query, one["id"]): one for query, explanation in explained.items() for one in explanation["documents"]}
-    with run.open(encoding="utf-8") as stream:
-        for line in stream:
-            query, _, document, rank, score, *_ = line.split()
-            if query in queries and int(rank) <= DOCUMENTS:
-                first.setdefault(query, []).append((int(rank), document))
-            if (one := wanted.get((query, document))) is not None:
-                one["run_score"] = float(score)
+    for line in read_run(run):
+        if line.query in queries and line.rank <= DOCUMENTS:
+            first.setdefault(line.query, []).append((line.rank, line.document))
+        if (one := wanted.get((line.query, line.document))) is not None:
+            one["run_score"] = line.score
     return {query: [document for _, document in sorted(ranked)[:DOCUMENTS]] for query, ranked in first.items()}
 
 

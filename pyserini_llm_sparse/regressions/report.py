@@ -9,7 +9,6 @@ from importlib import metadata
 from typing import Any
 
 from pyserini_llm_sparse.cores import allowed_cores
-from pyserini_llm_sparse.regressions.costs import system_costs
 from pyserini_llm_sparse.regressions.quantities import QUANTITIES
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from pyserini_llm_sparse.regressions.scores import CONFIDENCE, Score
@@ -32,7 +31,7 @@ def as_json(result: Result) -> dict[str, Any]:
                 system: {measure: _score_json(score) for measure, score in scores.items()}
                 for system, scores in found.scores.items()
             },
-            "costs": {system: asdict(system_costs(result, found, system)) for system in found.scores},
+            "costs": {system: asdict(costs) for system, costs in result.costs[name].items()},
             "problems": found.problems,
         }
         for name, found in result.collections.items()
@@ -76,14 +75,14 @@ def _lines(result: Result) -> Iterator[str]:
         yield from ("", f"## {name}", "", f"Means of {', '.join(recipe.means[name])}.", "")
         yield from score_table(result, scores)
     yield from ("", "## Commands", "", "```bash")
-    yield from (shown for step in dict.fromkeys(result.steps) if (shown := step.shown()))
+    yield from (shown for step in result.steps if (shown := step.shown()))
     yield from ("```", "", "## Machine and versions", "")
     cores = allowed_cores()
     yield f"{platform.platform()}, {platform.machine()}, Python {platform.python_version()}" + (
         f", {cores} cores" if cores else ""
     )
     yield ""
-    yield ", ".join(f"{package} {version}" for package in _PACKAGES if (version := _version(package)))
+    yield ", ".join(f"{package} {version}" for package in _PACKAGES if (version := installed_version(package)))
 
 
 def _collection(result: Result, found: CollectionResult) -> Iterator[str]:
@@ -109,7 +108,7 @@ def _costs(result: Result, found: CollectionResult) -> Iterator[str]:
     yield _row(["system", *(quantity.title for quantity in QUANTITIES)])
     yield _row(["---"] * (len(QUANTITIES) + 1))
     for system in found.scores:
-        costs = asdict(system_costs(result, found, system))
+        costs = asdict(result.costs[found.plan.name][system])
         values = [(quantity, costs[quantity.field]) for quantity in QUANTITIES]
         yield _row([system, *("-" if value is None else quantity.shown(value) for quantity, value in values)])
     yield ""
@@ -141,7 +140,8 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of a package, None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

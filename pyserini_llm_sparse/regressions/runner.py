@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import LlmSparseError
-from pyserini_llm_sparse.regressions.costs import over_budget, system_costs
+from pyserini_llm_sparse.regressions.costs import Costs, over_budget, system_costs
 from pyserini_llm_sparse.regressions.plan import CollectionPlan
 from pyserini_llm_sparse.regressions.recipe import Recipe
 from pyserini_llm_sparse.regressions.scores import Judgements, Score, mean_scores, score_systems
@@ -63,9 +63,18 @@ class Result:
 
     @property
     def steps(self) -> list[Step]:
-        """All steps that are done, in an order in which they can be done."""
+        """All steps that are done, each once, in an order in which they can be done."""
         plans = [found.plan for found in self.collections.values()]
-        return [step for plan in plans for step in plan.steps_of(plan.systems) if step in self.records]
+        steps = dict.fromkeys(step for plan in plans for step in plan.steps_of(plan.systems))
+        return [step for step in steps if step in self.records]
+
+    @cached_property
+    def costs(self) -> dict[str, dict[str, Costs]]:
+        """What systems cost, by collection and system."""
+        return {
+            name: {system: system_costs(self, found, system) for system in found.scores}
+            for name, found in self.collections.items()
+        }
 
     @cached_property
     def means(self) -> dict[str, dict[str, dict[str, Score]]]:
@@ -93,7 +102,7 @@ class Result:
             for name, found in self.collections.items()
             for system, budget in self.recipe.budgets.get(name, {}).items()
             if system in found.scores
-            for problem in over_budget(system_costs(self, found, system), budget)
+            for problem in over_budget(self.costs[name][system], budget)
         ]
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.formats.qrels import read_qrels
+from pyserini_llm_sparse.formats.runs import read_run
 from pyserini_llm_sparse.measures import parse_measure
 from pyserini_llm_sparse.regressions.recipe import Expected
 
@@ -93,10 +94,8 @@ class Judgements:
 
 def _ranking(run: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    with run.open(encoding="utf-8") as lines:
-        for line in lines:
-            query, _, document, _, score, _ = line.split()
-            found.setdefault(query, {})[document] = float(score)
+    for line in read_run(run):
+        found.setdefault(line.query, {})[line.document] = line.score
     return found
 
 
