@@ -21,11 +21,10 @@ the rounds of all ways alternate. Reported are medians over the rounds.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from random_models import random_bert
 from rounds import Figures, alternate, print_table, serve
 
 from pyserini_llm_sparse.onnx.description import PRECISIONS
+from pyserini_llm_sparse.regressions.quantities import percentile
 
 MODELLED = ("torch", *(f"onnx {precision}" for precision in PRECISIONS))
 WAYS = ("inference-free", *MODELLED, "sentence-transformers", "pyserini splade")
@@ -111,12 +111,6 @@ class PyseriniSplade:
 
     def forget(self) -> None:
         """Nothing: it has no cache."""
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least this share of all does not exceed."""
-    ordered = sorted(values)
-    return ordered[math.ceil(share * len(ordered)) - 1]
 
 
 def timed(work: Callable[[str], Any], queries: list[str]) -> list[float]:

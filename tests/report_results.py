@@ -50,6 +50,7 @@ RECIPE: dict[str, Any] = {
         "bm25+csplade": {"kind": "fusion", "of": ["bm25", "csplade"]},
     },
     "means": {"both": ["first", "second"]},
+    "budgets": {"first": {"csplade": {"index_bytes": 1, "seconds": 10**6}}},
     "measures": ["nDCG@10", "RR@10", "R@100", "AP"],
 }
 BROKEN = "csplade-int8"  # on the second collection

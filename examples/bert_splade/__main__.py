@@ -70,7 +70,9 @@ def main() -> None:
             trainer={
                 "max_steps": arguments.steps, "per_device_train_batch_size": BATCH, "learning_rate": LEARNING_RATE,
                 "warmup_steps": 0.1, "lr_scheduler_type": "cosine", "logging_steps": 10, "save_steps": 40,
-                "use_cpu": True, "bf16": True, "report_to": [],
+                "use_cpu": True, "report_to": [],
+                # Half the time where the processor multiplies in bfloat16, six times as long where it does not.
+                "bf16": torch.cpu._is_avx512_bf16_supported(),
             },
         )
     )  # fmt: skip

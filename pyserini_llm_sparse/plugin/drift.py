@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 
 from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
 from pyserini_llm_sparse.plugin import request
+from pyserini_llm_sparse.versions import installed_version
 
 logger = logging.getLogger("pyserini_llm_sparse")
 
@@ -62,7 +62,4 @@ def _explained(module: str, fallback: str, error: Exception) -> PyseriniChangedE
 
 def pyserini_version() -> str:
     """Return the installed version of Pyserini, ``(not installed)`` if there is none."""
-    try:
-        return metadata.version("pyserini")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
+    return installed_version("pyserini") or "(not installed)"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyserini_llm_sparse.regressions.plan import TRAINED
 from pyserini_llm_sparse.regressions.planner import FAISS, INDEX, MEASURE, MEASURED, SEARCH, VECTORS
+from pyserini_llm_sparse.regressions.quantities import QUANTITIES, percentile
 from pyserini_llm_sparse.regressions.recipe import Budget
 from pyserini_llm_sparse.regressions.steps import Step
 from pyserini_llm_sparse.regressions.systems import Fusion
@@ -49,26 +49,44 @@ def system_costs(result: Result, found: CollectionResult, system: str) -> Costs:
     records = [result.records[step] for step in steps if step.command and step.folder.parent.name != TRAINED]
     peaks = [record["peak_bytes"] for record in records if record["peak_bytes"]]
     measured = [_measured(result, found, part) for part in _parts(result, system)]
-    latency = sorted(_latencies(measured))
+    latency = _latencies(measured)
     return Costs(
         documents_per_second=_documents_per_second(result, found, system),
         index_bytes=_index_bytes(steps) or None,
         postings=_sum(measured, "postings"),
-        latency_p50_ms=_percentile(latency, 0.5),
-        latency_p99_ms=_percentile(latency, 0.99),
+        latency_p50_ms=percentile(latency, 0.5) if latency else None,
+        latency_p99_ms=percentile(latency, 0.99) if latency else None,
         model_bytes=_sum(measured, "model_bytes", needs_all=False),
         seconds=round(sum(record["seconds"] for record in records), 3) if records else None,
         peak_bytes=max(peaks, default=None),
     )
 
 
-def over_budget(costs: Costs, budget: Budget) -> Iterator[str]:
-    """Yield what is over a budget, in words; what is not known is not."""
-    known = asdict(costs)
-    for name, limit in budget.model_dump(exclude_none=True).items():
-        value, is_least = known[name], name == "documents_per_second"
-        if value is not None and (value < limit if is_least else value > limit):
-            yield f"{name} is {value:,.4g}, at {'least' if is_least else 'most'} {limit:,.4g} was budgeted"
+class Held(NamedTuple):
+    """A cost held against its budget.
+
+    Attributes:
+        verdict: OK or FAIL.
+        bound: ``at most`` or ``at least``.
+        limit: What it may be.
+    """
+
+    verdict: str
+    bound: str
+    limit: float
+
+
+def held_against(costs: Costs, budget: Budget) -> dict[str, Held]:
+    """Return the verdicts of what has a budget, by its field; of what is not known there is none."""
+    known, limits, held = asdict(costs), budget.model_dump(exclude_none=True), {}
+    for quantity in QUANTITIES:
+        value, limit = known[quantity.field], limits.get(quantity.field)
+        if value is None or limit is None:
+            continue
+        is_within = value >= limit if quantity.more_is_better else value <= limit
+        bound = "at least" if quantity.more_is_better else "at most"
+        held[quantity.field] = Held("OK" if is_within else "FAIL", bound, limit)
+    return held
 
 
 def _documents_per_second(result: Result, found: CollectionResult, system: str) -> float | None:
@@ -114,8 +132,3 @@ def _measured(result: Result, found: CollectionResult, system: str) -> dict[str,
         return {}
     measured: dict[str, Any] = json.loads((step.folder / MEASURED).read_text(encoding="utf-8"))
     return measured
-
-
-def _percentile(ordered: Sequence[float], share: float) -> float | None:
-    """Return the smallest value that at least this share of all does not exceed."""
-    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None

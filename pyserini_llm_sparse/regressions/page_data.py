@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from pyserini_llm_sparse.cores import allowed_cores
 from pyserini_llm_sparse.formats.digests import file_sha256
+from pyserini_llm_sparse.regressions.costs import Held
 from pyserini_llm_sparse.regressions.page_queries import DIGITS, QueryData, judged_queries, limit_explanations
 from pyserini_llm_sparse.regressions.quantities import bytes_shown
 from pyserini_llm_sparse.regressions.recipe import Recipe
-from pyserini_llm_sparse.regressions.report import COUNTS, SIGNIFICANT, installed_version
+from pyserini_llm_sparse.regressions.report import COUNTS, SIGNIFICANT
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from pyserini_llm_sparse.regressions.scores import CONFIDENCE, Score
+from pyserini_llm_sparse.versions import installed_version
 
 PROFILE = 180  # values of a profile of differences
 _PACKAGES = (
@@ -43,9 +45,9 @@ class ScoreData(TypedDict):
 class SystemData(TypedDict):
     """A system on a collection.
 
-    `costs` are those of `costs.Costs` by their names, `outcomes` the numbers of queries where the system is better
-    than the baseline, equal and worse, by measure, and `profiles` the sorted differences from the baseline, means of
-    neighbours where there are many.
+    `costs` are those of `costs.Costs` by their names, `budgets` the verdicts of those that have one, `outcomes` the
+    numbers of queries where the system is better than the baseline, equal and worse, by measure, and `profiles` the
+    sorted differences from the baseline, means of neighbours where there are many.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SystemData(TypedDict):
     is_baseline: bool
     scores: dict[str, ScoreData]
     costs: dict[str, float | None]
+    budgets: dict[str, Held]
     outcomes: dict[str, tuple[int, int, int]]
     profiles: dict[str, list[float]]
     run_sha256: str
@@ -180,6 +183,7 @@ def _system(result: Result, found: CollectionResult, name: str) -> SystemData:
         "is_baseline": name == recipe.against,
         "scores": {measure: _score(score) for measure, score in found.scores[name].items()},
         "costs": asdict(result.costs[found.plan.name][name]),
+        "budgets": result.budgets[found.plan.name].get(name, {}),
         "outcomes": {measure: _outcomes(values) for measure, values in differences.items()},
         "profiles": {measure: _profile(values) for measure, values in differences.items()},
         "run_sha256": file_sha256(found.plan.run(name)),

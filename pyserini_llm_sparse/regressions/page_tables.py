@@ -158,7 +158,11 @@ def _verdict(score: ScoreData) -> str:
     if score["verdict"] is None:
         return ""
     expected = "" if score["verdict"] == "OK" else f'<div class="test">{score["source"]} {score["expected"]:g}</div>'
-    return f'<span class="tag {score["verdict"].lower()}">{score["verdict"]}</span>{expected}'
+    return f"{_verdict_tag(score['verdict'])}{expected}"
+
+
+def _verdict_tag(verdict: str) -> str:
+    return f'<span class="tag {verdict.lower()}">{verdict}</span>'
 
 
 def _p_value(score: ScoreData, significant: float) -> str:
@@ -178,7 +182,12 @@ def _cost(system: SystemData, quantity: Quantity, best: float | None) -> str:
     if value is None:
         return '<span class="none">–</span>'
     shown = escape(quantity.shown(value))
-    return f"<strong>{shown}</strong>" if value == best else shown
+    if value == best:
+        shown = f"<strong>{shown}</strong>"
+    if (held := system["budgets"].get(quantity.field)) is None:
+        return shown
+    limit = f'<div class="test">{held.bound} {escape(quantity.shown(held.limit))}</div>'
+    return f"{shown}<div>{_verdict_tag(held.verdict)}</div>{limit}"
 
 
 def _best_cost(systems: Sequence[SystemData], quantity: Quantity) -> float | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from typing import Any
 
 from pyserini_llm_sparse.cores import allowed_cores
-from pyserini_llm_sparse.regressions.quantities import QUANTITIES
+from pyserini_llm_sparse.regressions.costs import Held
+from pyserini_llm_sparse.regressions.quantities import QUANTITIES, Quantity
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from pyserini_llm_sparse.regressions.scores import CONFIDENCE, Score
+from pyserini_llm_sparse.versions import installed_version
 
 SIGNIFICANT = 0.05
 COUNTS = ("documents", "without text", "queries", "judgements")
@@ -32,6 +33,10 @@ def as_json(result: Result) -> dict[str, Any]:
                 for system, scores in found.scores.items()
             },
             "costs": {system: asdict(costs) for system, costs in result.costs[name].items()},
+            "budgets": {
+                system: {field: one._asdict() for field, one in held.items()}
+                for system, held in result.budgets[name].items()
+            },
             "problems": found.problems,
         }
         for name, found in result.collections.items()
@@ -108,9 +113,8 @@ def _costs(result: Result, found: CollectionResult) -> Iterator[str]:
     yield _row(["system", *(quantity.title for quantity in QUANTITIES)])
     yield _row(["---"] * (len(QUANTITIES) + 1))
     for system in found.scores:
-        costs = asdict(result.costs[found.plan.name][system])
-        values = [(quantity, costs[quantity.field]) for quantity in QUANTITIES]
-        yield _row([system, *("-" if value is None else quantity.shown(value) for quantity, value in values)])
+        costs, held = asdict(result.costs[found.plan.name][system]), result.budgets[found.plan.name].get(system, {})
+        yield _row([system, *(_cost_cell(one, costs[one.field], held.get(one.field)) for one in QUANTITIES)])
     yield ""
     yield (
         "Documents per second: the whole command. Query: encoding one query and finding its ten best documents, on one "
@@ -129,6 +133,14 @@ def _score_cell(score: Score) -> str:
     return cell
 
 
+def _cost_cell(quantity: Quantity, value: float | None, held: Held | None) -> str:
+    if value is None:
+        return "-"
+    return quantity.shown(value) + (
+        f" {held.verdict} ({held.bound} {quantity.shown(held.limit)})" if held is not None else ""
+    )
+
+
 def _score_json(score: Score) -> dict[str, Any]:
     return {
         "mean": score.mean, "low": score.low, "high": score.high, "p_value": score.p_value, "verdict": score.verdict,
@@ -138,11 +150,3 @@ def _score_json(score: Score) -> dict[str, Any]:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def installed_version(package: str) -> str | None:
-    """Return the version of a package, None if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import LlmSparseError
-from pyserini_llm_sparse.regressions.costs import Costs, over_budget, system_costs
+from pyserini_llm_sparse.regressions.costs import Costs, Held, held_against, system_costs
 from pyserini_llm_sparse.regressions.plan import CollectionPlan
 from pyserini_llm_sparse.regressions.recipe import Recipe
 from pyserini_llm_sparse.regressions.scores import Judgements, Score, mean_scores, score_systems
@@ -77,6 +77,16 @@ class Result:
         }
 
     @cached_property
+    def budgets(self) -> dict[str, dict[str, dict[str, Held]]]:
+        """The costs that have a budget held against it, by collection, system and the cost's field."""
+        return {
+            name: {
+                system: held_against(costs, budgets[system]) for system, costs in by_system.items() if system in budgets
+            }
+            for name, by_system in self.costs.items() for budgets in [self.recipe.budgets.get(name, {})]
+        }  # fmt: skip
+
+    @cached_property
     def means(self) -> dict[str, dict[str, dict[str, Score]]]:
         """The recipe's means by name, system and measure."""
         scored = {name: found.scores for name, found in self.collections.items()}
@@ -98,11 +108,12 @@ class Result:
             if score.verdict == "FAIL" and score.expected is not None
         ]
         return scores + [
-            f"{name}: {system}: {problem}"
-            for name, found in self.collections.items()
-            for system, budget in self.recipe.budgets.get(name, {}).items()
-            if system in found.scores
-            for problem in over_budget(self.costs[name][system], budget)
+            f"{name}: {system}: {cost} is {getattr(self.costs[name][system], cost):,.4g}, "
+            f"{held.bound} {held.limit:,.4g} was budgeted"
+            for name, by_system in self.budgets.items()
+            for system, of_system in by_system.items()
+            for cost, held in of_system.items()
+            if held.verdict == "FAIL"
         ]
 
     @property

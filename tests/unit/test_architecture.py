@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = "pyserini_llm_sparse"
 FLOORS = {
-    "cores": 0, "errors": 0, "spec": 0, "terms": 0, "vectors": 0, "formats": 0, "measures": 0,
+    "cores": 0, "errors": 0, "spec": 0, "terms": 0, "vectors": 0, "formats": 0, "measures": 0, "versions": 0,
     "tokenization": 1, "backbone": 1, "head": 1, "checkpoint": 1, "catalog": 1,
     "text_tokenizer": 1, "fingerprint": 1, "query_terms": 1, "query_cache": 1, "devices": 1, "engine": 1, "onnx": 1,
     "older_transformers": 1, "masked_backbone": 1, "adapters": 1, "checkpoint_spec": 1,

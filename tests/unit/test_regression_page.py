@@ -30,6 +30,7 @@ from pyserini_llm_sparse.regressions.quantities import (
     rate_shown,
     seconds_shown,
 )
+from pyserini_llm_sparse.regressions.report import report
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from tests.report_results import BROKEN, HOSTILE, RELEVANT, made_up_result
 
@@ -166,6 +167,14 @@ def test_tables_are_in_the_page_without_its_script(result: Result, data: PageDat
     assert "python -m pyserini.encode input --corpus " in static
     for name, version in (*data["machine"], *data["versions"]):
         assert name in static and version in static
+
+
+def test_budgets_are_told_beside_the_costs_in_both_reports(result: Result, text: str) -> None:
+    table = text[: text.index('<script type="application/json"')]
+    assert table.count('<span class="tag fail">FAIL</span></div><div class="test">at most 1 B</div>') == 1
+    assert table.count('<span class="tag ok">OK</span></div><div class="test">at most 278 h</div>') == 1
+    assert re.search(r"^\| csplade \|.* FAIL \(at most 1 B\) \|.* OK \(at most 278 h\) \|$", report(result), re.M)
+    assert [one for one in result.failed if one.startswith("first: csplade: index_bytes is ")]
 
 
 def test_every_system_with_both_numbers_has_a_mark_and_a_label(data: PageData) -> None:

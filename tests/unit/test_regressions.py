@@ -12,7 +12,7 @@ import pytest
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
 from pyserini_llm_sparse.regressions.collection import DOCUMENTS, QRELS, TOPICS, Collection
-from pyserini_llm_sparse.regressions.costs import Costs, over_budget
+from pyserini_llm_sparse.regressions.costs import Costs, held_against
 from pyserini_llm_sparse.regressions.plan import CollectionPlan, plan_recipe
 from pyserini_llm_sparse.regressions.recipe import Budget, CollectionSource, Expected
 from pyserini_llm_sparse.regressions.recipe_file import load_recipe
@@ -236,11 +236,11 @@ def test_a_reference_to_nothing_is_refused(before: str, after: str, message: str
 
 def test_costs_are_held_against_a_budget() -> None:
     costs = Costs(documents_per_second=9.0, index_bytes=2000)
-    over = list(over_budget(costs, Budget(documents_per_second=10, index_bytes=1000, postings=1)))
-    assert over == [
-        "documents_per_second is 9, at least 10 was budgeted", "index_bytes is 2,000, at most 1,000 was budgeted",
-    ]  # fmt: skip
-    assert not list(over_budget(costs, Budget(documents_per_second=9, index_bytes=2000)))
+    assert held_against(costs, Budget(documents_per_second=10, index_bytes=1000, postings=1)) == {
+        "documents_per_second": ("FAIL", "at least", 10), "index_bytes": ("FAIL", "at most", 1000),
+    }  # fmt: skip
+    within = held_against(costs, Budget(documents_per_second=9, index_bytes=2000))
+    assert [one.verdict for one in within.values()] == ["OK", "OK"]
 
 
 BEIR = [{"_id": str(number), "title": f"T{number}", "text": f"text\n{number}"} for number in range(3)]

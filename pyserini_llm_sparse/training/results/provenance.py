@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import orjson
 import yaml
 
 from pyserini_llm_sparse.training.config import CONFIGS, ModelConfig
+from pyserini_llm_sparse.versions import installed_version
 
 FOLDER = "training"  # in the result
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "pyserini")
@@ -63,7 +63,7 @@ def environment(accelerator: Any = None) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "pyserini_llm_sparse": pyserini_llm_sparse.__version__,
     }
-    found |= {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    found |= {name: version for name in PACKAGES if (version := installed_version(name)) is not None}
     found["torch"] = torch.__version__  # with its build, which the installed package's version lacks
     device = accelerator.device if accelerator is not None else torch.device("cuda" if _has_cuda() else "cpu")
     if device.type == "cuda":
@@ -116,13 +116,6 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 def _json(content: Any) -> bytes:
     return orjson.dumps(content, default=str, option=_OPTIONS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _has_cuda() -> bool:
