@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use, where that is fewer than the machine has."""
+"""How many CPU cores this process may use, where that is fewer than the machine has, and what they are good at."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU time and of the period that they are for
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def allowed_cores(quota: Path = CGROUP_QUOTA) -> int | None:
@@ -27,6 +28,22 @@ def allowed_cores(quota: Path = CGROUP_QUOTA) -> int | None:
     except (OSError, ValueError):  # no such system, or "max" for no bound
         pass
     return min(bounds, default=None)
+
+
+def multiplies_int8(info: Path = CPU_INFO) -> bool:
+    """Return whether the cores have instructions for sums of products in int8; so most do, where it is not known.
+
+    Without them, on x86 processors older than AVX-VNNI or AVX512-VNNI, int8 is no faster than float32.
+
+    Args:
+        info: The file in which Linux describes the cores; the flags of those of other makes are not looked at.
+    """
+    try:
+        lines = info.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return True
+    flags = next((line.split() for line in lines if line.startswith("flags")), None)
+    return flags is None or not {"avx_vnni", "avx512_vnni"}.isdisjoint(flags)
 
 
 def cores_each(processes: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pyserini_llm_sparse import SparseEncoder
-from pyserini_llm_sparse.cores import allowed_cores, cores_each
+from pyserini_llm_sparse.cores import allowed_cores, cores_each, multiplies_int8
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError
 from pyserini_llm_sparse.onnx import description
 from pyserini_llm_sparse.onnx.description import fastest_precision
@@ -94,6 +94,9 @@ def test_an_export_for_the_cpu_stays_there_and_a_device_that_was_asked_for_is_ke
 @without_cuda
 def test_the_fastest_on_a_cpu_is_int8_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     name = str(checkpoint(NAME))
+    monkeypatch.setattr(description, "multiplies_int8", lambda: False)
+    assert SparseEncoder.load(name, precision="auto").checkpoint.precision == "onnx fp32"
+    monkeypatch.setattr(description, "multiplies_int8", lambda: True)
     assert SparseEncoder.load(name, precision="auto").checkpoint.precision == "onnx int8"
     assert SparseEncoder.load(f"{name},precision=auto", device="cpu").checkpoint.precision == "onnx int8"
     assert SparseEncoder.load(str(exported(NAME)), precision="auto").checkpoint.precision == "onnx fp32"
@@ -193,6 +196,16 @@ def test_a_process_that_is_bound_to_a_core_uses_one_thread(root: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", program]
     assert subprocess.check_output(command, cwd=root, env=environment, text=True) == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "has_them"),
+    [("fma avx2 avx512f", False), ("avx2 avx_vnni", True), ("avx512f avx512_vnni", True), (None, True)],
+)
+def test_instructions_for_int8_are_known_by_the_flags_of_x86(flags: str | None, has_them: bool, tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\n" + ("" if flags is None else f"flags\t\t: fpu {flags}\n"), encoding="utf-8")
+    assert multiplies_int8(info) == has_them and multiplies_int8(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
