@@ -108,8 +108,8 @@ class Result:
             if score.verdict == "FAIL" and score.expected is not None
         ]
         return scores + [
-            f"{name}: {system}: {cost} is {getattr(self.costs[name][system], cost):,.4g}, "
-            f"{held.bound} {held.limit:,.4g} was budgeted"
+            f"{name}: {system}: {cost} is {_exact(getattr(self.costs[name][system], cost))}, "
+            f"{held.bound} {_exact(held.limit)} was budgeted"
             for name, by_system in self.budgets.items()
             for system, of_system in by_system.items()
             for cost, held in of_system.items()
@@ -212,3 +212,7 @@ def _time_left(took: Sequence[float | None]) -> str:
     if not known:
         return ""
     return f" (what is left took {'' if len(known) == len(took) else 'more than '}{sum(known):,.0f} s the last time)"
+
+
+def _exact(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
