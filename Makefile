@@ -9,8 +9,8 @@ EXTRAS ?= test,java
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 SOURCES = $(shell find pyserini_llm_sparse -type f -not -path '*/__pycache__/*') $(wildcard *.py *.pth *.start)
-# Test files side by side, each in a process with one thread.
-PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# Test files side by side, each in a process with one thread; in their order, for those that take long come first.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: demo test test-end-to-end test-optimum lint clean
@@ -29,7 +29,7 @@ test-end-to-end: $(VENV)/installed
 # what tests need it has the least: with the rest pip looks for a solution for very long.
 test-optimum: EXTRAS = optimum,java
 test-optimum: $(VENV)/installed
-	$(PIP) install 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'sentencepiece>=0.2'
+	$(PIP) install 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.7' 'sentencepiece>=0.2'
 	$(PYTEST) $(wildcard tests/parity/test_onnx*.py)
 
 lint: $(VENV)/installed
