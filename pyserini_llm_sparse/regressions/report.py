@@ -84,7 +84,7 @@ def _lines(result: Result) -> Iterator[str]:
     yield from ("```", "", "## Machine and versions", "")
     cores = allowed_cores()
     yield f"{platform.platform()}, {platform.machine()}, Python {platform.python_version()}" + (
-        f", {cores} cores" if cores else ""
+        f", {cores} core{'s' if cores > 1 else ''}" if cores else ""
     )
     yield ""
     yield ", ".join(f"{package} {version}" for package in _PACKAGES if (version := installed_version(package)))
