@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from examples.bert_splade.start import calibrate, solve_head
 from examples.study_material import TRAIN_FILE, prepare, sentence_encoder, with_negatives
+from pyserini_llm_sparse.cores import multiplies_bfloat16
 from pyserini_llm_sparse.formats.writers import atomic_folder
 from pyserini_llm_sparse.training.config import RetrieveConfig
 from pyserini_llm_sparse.training.data.sources import read_examples
@@ -72,7 +73,7 @@ def main() -> None:
                 "warmup_steps": 0.1, "lr_scheduler_type": "cosine", "logging_steps": 10, "save_steps": 40,
                 "use_cpu": True, "report_to": [],
                 # Half the time where the processor multiplies in bfloat16, six times as long where it does not.
-                "bf16": torch.cpu._is_avx512_bf16_supported(),
+                "bf16": multiplies_bfloat16(),
             },
         )
     )  # fmt: skip

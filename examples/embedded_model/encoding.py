@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, PretrainedConfig
 
+from pyserini_llm_sparse.cores import multiplies_bfloat16
 from pyserini_llm_sparse.head import max_logits
 
 
@@ -66,7 +67,7 @@ def training_logits(
     logits, strays = [], []
     for start in range(0, len(order), texts_per_part):
         ids, mask = padded([texts[index] for index in order[start : start + texts_per_part]], longest, model.config)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
             states = hidden_states(model, ids, mask)
             stray = states[:, 1:] @ head[sampled].T
         states = states.float()

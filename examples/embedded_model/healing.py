@@ -16,6 +16,8 @@ from torch.utils.hooks import RemovableHandle
 from training_loop import CLIP, Budget, learning_rate_factor
 from transformers import LlamaForCausalLM
 
+from pyserini_llm_sparse.cores import multiplies_bfloat16
+
 BATCH = 32  # passages, and as many queries
 WINDOW = 512  # passages among which those of like length are put together
 SAMPLE = 1024  # passages by which the reader is fitted before any training
@@ -115,7 +117,7 @@ def _protect_own_terms(model: LlamaForCausalLM) -> list[RemovableHandle]:
 def topics(model: LlamaForCausalLM, texts: Sequence[np.ndarray], longest: int) -> Tensor:
     """Return the encoder's dimensions of the last hidden states at BOS, float32 ``[texts, hidden]``."""
     ids, mask = padded(texts, longest, model.config)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
         states = hidden_states(model, ids, mask)
     return states[:, 0, :-OWN_DIMENSIONS].float()
 

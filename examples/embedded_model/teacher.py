@@ -18,6 +18,8 @@ from torch import Tensor
 from training_text import Pair, split
 from transformers import AutoModel, AutoTokenizer
 
+from pyserini_llm_sparse.cores import multiplies_bfloat16
+
 CHUNK = 2048
 DIMENSIONS = 384
 
@@ -42,7 +44,7 @@ class Teacher:
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         # Half the time where the processor multiplies in bfloat16, at cosines of .9999 to float32's embeddings.
-        dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+        dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
         self.model = AutoModel.from_pretrained(folder, dtype=dtype).eval()
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pyserini_llm_sparse import SparseEncoder
-from pyserini_llm_sparse.cores import allowed_cores, cores_each, multiplies_int8
+from pyserini_llm_sparse.cores import allowed_cores, cores_each, multiplies_bfloat16, multiplies_int8
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError
 from pyserini_llm_sparse.onnx import description
 from pyserini_llm_sparse.onnx.description import fastest_precision
@@ -206,6 +206,9 @@ def test_instructions_for_int8_are_known_by_the_flags_of_x86(flags: str | None, 
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\n" + ("" if flags is None else f"flags\t\t: fpu {flags}\n"), encoding="utf-8")
     assert multiplies_int8(info) == has_them and multiplies_int8(tmp_path / "none")
+    assert not multiplies_bfloat16(info) and not multiplies_bfloat16(tmp_path / "none")
+    info.write_text("flags\t\t: avx512_vnni avx512_bf16\n", encoding="utf-8")
+    assert multiplies_bfloat16(info)
 
 
 @pytest.mark.parametrize(
