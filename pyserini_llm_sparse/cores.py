@@ -38,8 +38,8 @@ def multiplies_int8(info: Path = CPU_INFO) -> bool:
     Args:
         info: The file in which Linux describes the cores; the flags of those of other makes are not looked at.
     """
-    flags = _x86_flags(info)
-    return flags is None or not flags.isdisjoint(("avx_vnni", "avx512_vnni"))
+    flags = processor_field("flags", info)
+    return flags is None or not {"avx_vnni", "avx512_vnni"}.isdisjoint(flags.split())
 
 
 def multiplies_bfloat16(info: Path = CPU_INFO) -> bool:
@@ -50,15 +50,21 @@ def multiplies_bfloat16(info: Path = CPU_INFO) -> bool:
     Args:
         info: See `multiplies_int8`.
     """
-    return not (_x86_flags(info) or frozenset()).isdisjoint(("avx512_bf16", "amx_bf16"))
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint((processor_field("flags", info) or "").split())
 
 
-def _x86_flags(info: Path) -> frozenset[str] | None:
+def processor_field(name: str, info: Path = CPU_INFO) -> str | None:
+    """Return what Linux says of the first core under a name, such as ``model name``; None where it says nothing.
+
+    Args:
+        name: Of the field.
+        info: See `multiplies_int8`.
+    """
     try:
         lines = info.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return next((frozenset(line.split()) for line in lines if line.startswith("flags")), None)
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
 
 
 def cores_each(processes: int) -> int:

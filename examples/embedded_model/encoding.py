@@ -12,6 +12,8 @@ from transformers import LlamaForCausalLM, PretrainedConfig
 from pyserini_llm_sparse.cores import multiplies_bfloat16
 from pyserini_llm_sparse.head import max_logits
 
+IN_BFLOAT16 = multiplies_bfloat16()
+
 
 def padded(texts: Sequence[np.ndarray], longest: int, config: PretrainedConfig) -> tuple[Tensor, Tensor]:
     """Return ids ``[texts, length]`` with BOS in front and padding behind, and the mask of what is not padding."""
@@ -67,7 +69,7 @@ def training_logits(
     logits, strays = [], []
     for start in range(0, len(order), texts_per_part):
         ids, mask = padded([texts[index] for index in order[start : start + texts_per_part]], longest, model.config)
-        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=IN_BFLOAT16):
             states = hidden_states(model, ids, mask)
             stray = states[:, 1:] @ head[sampled].T
         states = states.float()

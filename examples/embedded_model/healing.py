@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from conversion import OWN_DIMENSIONS
-from encoding import hidden_states, padded
+from encoding import IN_BFLOAT16, hidden_states, padded
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from training_loop import CLIP, Budget, learning_rate_factor
 from transformers import LlamaForCausalLM
-
-from pyserini_llm_sparse.cores import multiplies_bfloat16
 
 BATCH = 32  # passages, and as many queries
 WINDOW = 512  # passages among which those of like length are put together
@@ -117,7 +115,7 @@ def _protect_own_terms(model: LlamaForCausalLM) -> list[RemovableHandle]:
 def topics(model: LlamaForCausalLM, texts: Sequence[np.ndarray], longest: int) -> Tensor:
     """Return the encoder's dimensions of the last hidden states at BOS, float32 ``[texts, hidden]``."""
     ids, mask = padded(texts, longest, model.config)
-    with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+    with torch.autocast("cpu", torch.bfloat16, enabled=IN_BFLOAT16):
         states = hidden_states(model, ids, mask)
     return states[:, 0, :-OWN_DIMENSIONS].float()
 

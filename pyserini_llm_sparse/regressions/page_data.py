@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyserini_llm_sparse.cores import allowed_cores
+from pyserini_llm_sparse.cores import allowed_cores, processor_field
 from pyserini_llm_sparse.formats.digests import file_sha256
 from pyserini_llm_sparse.regressions.costs import Held
 from pyserini_llm_sparse.regressions.page_queries import DIGITS, QueryData, judged_queries, limit_explanations
@@ -231,9 +230,5 @@ def _machine() -> list[tuple[str, str]]:
 
 def _processor() -> str:
     """Return the processor's name where the system tells it, and its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return ", ".join(dict.fromkeys(one for one in (named or platform.processor(), platform.machine()) if one))
+    named = processor_field("model name") or platform.processor()
+    return ", ".join(dict.fromkeys(one for one in (named, platform.machine()) if one))
