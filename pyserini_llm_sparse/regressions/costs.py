@@ -67,11 +67,13 @@ class Held(NamedTuple):
 
     Attributes:
         verdict: OK or FAIL.
+        value: What it is.
         bound: ``at most`` or ``at least``.
         limit: What it may be.
     """
 
     verdict: str
+    value: float
     bound: str
     limit: float
 
@@ -85,7 +87,7 @@ def held_against(costs: Costs, budget: Budget) -> dict[str, Held]:
             continue
         is_within = value >= limit if quantity.more_is_better else value <= limit
         bound = "at least" if quantity.more_is_better else "at most"
-        held[quantity.field] = Held("OK" if is_within else "FAIL", bound, limit)
+        held[quantity.field] = Held("OK" if is_within else "FAIL", value, bound, limit)
     return held
 
 

@@ -108,8 +108,7 @@ class Result:
             if score.verdict == "FAIL" and score.expected is not None
         ]
         return scores + [
-            f"{name}: {system}: {cost} is {_exact(getattr(self.costs[name][system], cost))}, "
-            f"{held.bound} {_exact(held.limit)} was budgeted"
+            f"{name}: {system}: {cost} is {_exact(held.value)}, {held.bound} {_exact(held.limit)} was budgeted"
             for name, by_system in self.budgets.items()
             for system, of_system in by_system.items()
             for cost, held in of_system.items()

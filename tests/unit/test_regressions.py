@@ -237,7 +237,7 @@ def test_a_reference_to_nothing_is_refused(before: str, after: str, message: str
 def test_costs_are_held_against_a_budget() -> None:
     costs = Costs(documents_per_second=9.0, index_bytes=2000)
     assert held_against(costs, Budget(documents_per_second=10, index_bytes=1000, postings=1)) == {
-        "documents_per_second": ("FAIL", "at least", 10), "index_bytes": ("FAIL", "at most", 1000),
+        "documents_per_second": ("FAIL", 9, "at least", 10), "index_bytes": ("FAIL", 2000, "at most", 1000),
     }  # fmt: skip
     within = held_against(costs, Budget(documents_per_second=9, index_bytes=2000))
     assert [one.verdict for one in within.values()] == ["OK", "OK"]
