@@ -44,11 +44,13 @@ $(VENV)/installed: $(VENV)/dependencies $(SOURCES)
 	@touch $@
 
 # Where there is no GPU, PyTorch's CPU build saves gigabytes; where that cannot be had, the default build works as well.
+# pip compiles on one core, which takes more than half of its time. Some packages have files for other Pythons.
 $(VENV)/dependencies: setup.cfg pyproject.toml $(VENV)/python-$(VERSION)
 	command -v nvidia-smi >/dev/null || \
-	  $(PIP) install --retries 1 --index-url https://download.pytorch.org/whl/cpu '$(TORCH)' 2>/dev/null || \
+	  $(PIP) install --no-compile --retries 1 --index-url https://download.pytorch.org/whl/cpu '$(TORCH)' 2>/dev/null || \
 	  echo 'No CPU build of PyTorch is to be had for this Python: installing the default build.'
-	$(PIP) install 'setuptools>=77' wheel '$(TORCH)' '.[$(EXTRAS)]'
+	$(PIP) install --no-compile 'setuptools>=77' wheel '$(TORCH)' '.[$(EXTRAS)]'
+	$(VENV)/bin/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	@touch $@
 
 $(VENV)/python-%:

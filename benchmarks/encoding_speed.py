@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--peer", choices=WAYS, default="torch fp32", help="what ratios are to")
+    parser.add_argument("--peer", choices=WAYS, help="what ratios are to: torch fp32, or the last way")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--worker", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -128,11 +128,12 @@ def main() -> None:
             random_llama(Path(model), options.shape, read_texts(options.corpus, 2000))
         measured = measure(options, model)
     measured.save(options.json)
+    peer = options.peer or ("torch fp32" if "torch fp32" in options.ways else options.ways[-1])
     rows = []
     for way, found in measured.figures.items():
-        speed, ratio = found["documents_per_second"], measured.ratio(way, options.peer, "documents_per_second")
+        speed, ratio = found["documents_per_second"], measured.ratio(way, peer, "documents_per_second")
         rows.append([way, f"{speed:.1f}", ratio, f"{found['peak_mb']:,.0f}"])
-    print_table(["way", "documents/s", f"of {options.peer}", "peak MB"], rows)
+    print_table(["way", "documents/s", f"of {peer}", "peak MB"], rows)
     measured.print_reasons()
 
 

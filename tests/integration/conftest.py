@@ -10,13 +10,14 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.checkpoints import checkpoint
+from tests.integration.warm import WarmInterpreter
 
 START_UP_FILES = ("_pyserini_llm_sparse_boot.py", "pyserini_llm_sparse.pth", "pyserini_llm_sparse.start")
 SUBJECTS = (
@@ -27,30 +28,40 @@ SUBJECTS = (
 
 @dataclass(frozen=True)
 class Pyserini:
-    """Runs Pyserini's commands in a process of their own, as a user would."""
+    """Runs commands in a process of their own, as a user would."""
 
     python: Path
     folder: Path
+    warm: WarmInterpreter | None = None
 
     def __call__(self, *arguments: object, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run ``python`` with arguments; the environment names neither Java, nor a path, nor a key."""
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("PYTHONPATH", "JAVA_HOME", "JDK_HOME", "JRE_HOME", "JVM_PATH", "OPENAI_API_KEY")
-        }
-        environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | variables
+        """Run ``python`` with arguments."""
+        command = [str(self.python), *map(str, arguments)]
         done = subprocess.run(
-            [str(self.python), *map(str, arguments)],
-            cwd=self.folder, env=environment, capture_output=True, text=True, encoding="utf-8", check=False,
+            command, cwd=self.folder, env=user_environment() | variables, capture_output=True, text=True,
+            encoding="utf-8", check=False,
         )  # fmt: skip
-        if check:
-            assert done.returncode == 0, f"{arguments}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        return done
+        return _checked(done) if check else done
 
     def module(self, name: str, *arguments: object, check: bool = True, **variables: str):
-        """Run ``python -m name``."""
-        return self("-m", name, *arguments, check=check, **variables)
+        """Run ``python -m name``. Variables may be of those that count at the start: then it is a new interpreter's."""
+        if self.warm is None or variables:
+            return self("-m", name, *arguments, check=check, **variables)
+        command = [name, *map(str, arguments)]
+        done = subprocess.CompletedProcess(command, *self.warm.run(command, self.folder, user_environment()))
+        return _checked(done) if check else done
+
+
+def user_environment() -> dict[str, str]:
+    """The environment, in which nothing names Java, a path or a key."""
+    unnamed = ("PYTHONPATH", "JAVA_HOME", "JDK_HOME", "JRE_HOME", "JVM_PATH", "OPENAI_API_KEY")
+    kept = {name: value for name, value in os.environ.items() if name not in unnamed}
+    return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert done.returncode == 0, f"{done.args}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done
 
 
 def _with_start_up_files(folder: Path, root: Path) -> Path:
@@ -68,14 +79,19 @@ def _with_start_up_files(folder: Path, root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pyserini(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Pyserini:
+def pyserini(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Pyserini]:
     """Pyserini's commands with the plugin: the installed one where it is installed, otherwise the checkout."""
     folder = tmp_path_factory.mktemp("pyserini")
     if importlib.util.find_spec("pyserini") is None:
         pytest.skip("Pyserini is not installed")
     installed = (Path(sysconfig.get_path("purelib")) / "pyserini_llm_sparse.pth").is_file()
     python = Path(sys.executable) if installed else _with_start_up_files(folder / "environment", root)
-    return Pyserini(python, folder)
+    if not hasattr(os, "fork"):
+        yield Pyserini(python, folder)
+        return
+    warm = WarmInterpreter(python, folder, user_environment())
+    yield Pyserini(python, folder, warm)
+    warm.close()
 
 
 @pytest.fixture(scope="session")
