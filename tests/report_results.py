@@ -145,13 +145,15 @@ def _write_details(
             }
             (step.folder / MEASURED).write_text(json.dumps(found))
         elif step.folder.name == EXPLAIN:
-            explained = [_explanation(query, documents, chance) for query, documents in ranked.items()]
+            unit = 0.00917 if "bm25" in system else 1
+            explained = [_explanation(query, documents, chance, unit) for query, documents in ranked.items()]
             (step.folder / EXPLAINED).write_text("".join(f"{json.dumps(one)}\n" for one in explained))
             scores = {(one["query"], found["id"]): found["score"] for one in explained for found in one["documents"]}
     return scores
 
 
-def _explanation(query: str, documents: list[str], chance: random.Random) -> dict[str, Any]:
+def _explanation(query: str, documents: list[str], chance: random.Random, unit: float) -> dict[str, Any]:
+    """Write why documents have scores; impacts are whole numbers, weights of BM25 are not."""
     words = ["wing", "plane", "flight", "##ing", "Ġriver", "東京", "<b>", "aerofoil", "lift", "cold", "warm", "night"]
     terms = sorted(
         ([f"{word}{number}", chance.randrange(1, 255), int(number < 5)] for number, word in enumerate(words * 3)),
@@ -159,7 +161,7 @@ def _explanation(query: str, documents: list[str], chance: random.Random) -> dic
     )
     scores = []
     for rank, document in [*enumerate(documents[:3], 1), (len(documents), documents[-1])]:
-        shared = [[term, impact, chance.randrange(1, 255), own] for term, impact, own in terms[:20]]
+        shared = [[term, weight, unit * chance.randrange(1, 255), own] for term, weight, own in terms[:20]]
         shared.sort(key=lambda each: -each[1] * each[2])
         products = [ofquery * ofdocument for _, ofquery, ofdocument, _ in shared]
         scores.append({

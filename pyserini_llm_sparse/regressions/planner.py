@@ -56,14 +56,14 @@ class _Searched:
         index: Where.
         options: Of the measurement.
         contents: What the outcome depends on besides.
-        explains: A sparse encoder whose scores can be explained.
+        explains: Options of the command that explains its scores; none if they have no terms.
     """
 
     kind: str
     index: _Index
     options: tuple[str, ...]
     contents: Contents | None = None
-    explains: str | None = None
+    explains: tuple[str, ...] = ()
 
 
 class Planner:
@@ -130,11 +130,11 @@ class Planner:
             f"{_ROOM}.measuring", "--kind", searched.kind, "--index", index.place, "--topics", self._topics,
             "--output", f"{OWN_FOLDER}/{MEASURED}", *searched.options, after=index.steps, contents=searched.contents,
         )  # fmt: skip
-        if searched.explains is None or not index.steps:
+        if not searched.explains or not index.steps:
             return (measure,)
         explain = self._step(
             name, EXPLAIN, "explain the scores",
-            f"{_ROOM}.explaining", "--encoder", searched.explains, "--index", index.place, "--topics", self._topics,
+            f"{_ROOM}.explaining", *searched.explains, "--index", index.place, "--topics", self._topics,
             "--qrels", str(self._prepared.folder / QRELS), "--run", str(search.folder / RUN),
             "--output", f"{OWN_FOLDER}/{EXPLAINED}", after=(*index.steps, search), contents=searched.contents,
         )  # fmt: skip
@@ -145,7 +145,7 @@ class Planner:
         stored = ["--storeDocvectors"] if system.rm3 else []
         index = self._indexer._texts_index(name, stored) if system.prebuilt is None else self._prebuilt(system.prebuilt)
         options = ("--k1", str(system.k1), "--b", str(system.b), *(["--rm3"] if system.rm3 else []))
-        self._searched[name] = _Searched("bm25", index, options)
+        self._searched[name] = _Searched("bm25", index, options, explains=("--bm25", *options))
         return *index.steps, self._lucene_search(name, index, "--bm25", *options)
 
     def _csplade(self, name: str, system: Csplade) -> tuple[Step, ...]:
@@ -156,7 +156,7 @@ class Planner:
         # Documents do not depend on how queries are encoded: systems that differ in that alone share the index.
         options = ["--encoder", encoder, "--batch-size", str(system.batch_size)]
         index = self._sparse_index(name, system, options, contents)
-        self._searched[name] = _Searched("impact", index, ("--encoder", queries), contents, queries)
+        self._searched[name] = _Searched("impact", index, ("--encoder", queries), contents, ("--encoder", queries))
         return *index.steps, self._lucene_search(name, index, "--impact", "--encoder", queries, contents=contents)
 
     def _splade(self, name: str, system: Splade) -> tuple[Step, ...]:

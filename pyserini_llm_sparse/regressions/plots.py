@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
-from pyserini_llm_sparse.regressions.labels import Box, Point, place_labels
+from pyserini_llm_sparse.regressions.labels import Box, Point, place_labels, text_width
 from pyserini_llm_sparse.regressions.page_data import SystemData
 from pyserini_llm_sparse.regressions.quantities import Quantity
 
@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 400, 330
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 46
 ROOM_FOR = 10  # systems; more make the plot higher
 HIGHER = 22  # for each of them
-LETTER, LINE = 6.7, 13.0  # width and height of a label's letter
+FONT, LINE = 11.5, 13.0  # size of a label's letters, and of its line
 LETTERS = 32  # of a label; longer names are cut
 MARK = 6.0  # half of a mark's width
 CAP = 3.0  # half of a whisker's end
@@ -172,10 +172,10 @@ def _with_room(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     kept: list[tuple[float, str]] = []
     end = 0.0
     for x, text in ticks:
-        half = LETTER * len(text) / 2
+        half = text_width(text, FONT) / 2
         if x - half >= end and x + half <= WIDTH:
             kept.append((x, text))
-            end = x + half + LETTER
+            end = x + half + FONT / 2
     return kept
 
 
@@ -201,7 +201,7 @@ def _whisker(mark: _Mark) -> Iterator[str]:
 def _labels(marks: Sequence[_Mark], frame: Box) -> Iterator[str]:
     points = [(mark.x, mark.y) for mark in marks]
     names = [shortened(mark.system["name"]) for mark in marks]
-    sizes: list[Point] = [(LETTER * len(name), LINE) for name in names]
+    sizes: list[Point] = [(min(text_width(name, FONT), frame.width), LINE) for name in names]
     over = [Box(x - MARK, y - MARK, 2 * MARK, 2 * MARK) for x, y in points]
     lines = [Box(mark.x - 1, mark.high, 2, mark.low - mark.high) for mark in marks]
     for mark, name, box in zip(marks, names, place_labels(points, sizes, over, lines, frame), strict=True):

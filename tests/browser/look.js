@@ -26,6 +26,7 @@ const look = (() => {
         title: found.querySelector("h5").textContent,
         products: [...found.querySelectorAll(".contribution .product")].map(number),
         foot: [...found.querySelectorAll("tfoot td.number")].map(number),
+        sum: found.querySelector("tfoot tr:last-child th").textContent,
       })),
     };
   };

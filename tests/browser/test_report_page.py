@@ -107,13 +107,29 @@ def check_opened(browser: Browser, data: PageData) -> None:
     for row, values in zip(shown["systems"], query["values"], strict=True):
         numbers = [float(cell) for cell in [cell for cell in row[1:] if cell][: len(values)]]
         assert numbers == pytest.approx(values, abs=6e-4)
-    explained = query["explained"]["csplade"]
+    check_explained(shown, query["explained"]["csplade"], 0)
+
+
+def check_explained(shown: dict[str, Any], explained: dict[str, Any], error: float) -> None:
+    """The terms of the query are shown, and those of its documents, whose products add up to the scores."""
     assert shown["terms"] == [f"{'' if own else '+ '}{term}" for term, _, own in explained["terms"]]
     assert len(shown["documents"]) == len(explained["documents"]) == 4
     for document, expected in zip(shown["documents"], explained["documents"], strict=True):
-        assert expected["id"] in document["title"]
+        assert expected["id"] in document["title"] and document["sum"] == "= Lucene’s score"
         *rest, total = document["foot"]
-        assert sum(document["products"]) + sum(rest) == total == expected["score"] == expected["run_score"]
+        assert sum(document["products"]) + sum(rest) == pytest.approx(total, rel=error, abs=0)
+        assert total == pytest.approx(expected["score"], rel=error, abs=0)
+        assert expected["score"] == pytest.approx(expected["run_score"], rel=1e-9)
+
+
+def test_another_system_is_explained_by_its_button(browser: Browser, page: Path, data: PageData) -> None:
+    browser.open(page)
+    browser.click("button.row")
+    browser.click(f"{OPENED} + * .switch button:first-child")
+    shown = asked(browser, "opened()")
+    query = next(one for one in data["collections"][0]["queries"] if shown["label"] == f"Query {one['id']}")
+    assert next(iter(query["explained"])) == "bm25"
+    check_explained(shown, query["explained"]["bm25"], 1e-3)  # shown with four digits
 
 
 def test_a_query_opens_by_a_click_and_closes_by_another(browser: Browser, page: Path, data: PageData) -> None:

@@ -19,7 +19,9 @@
     return element;
   };
   const option = (value, text = value) => make("option", { value }, text);
-  const whole = (value) => Number.isInteger(value) ? value.toLocaleString("en") : value.toLocaleString("en", { maximumFractionDigits: 2 });
+  // Impacts and their products are whole numbers; the weights of BM25 and RM3 are not.
+  const amount = (value) => value.toLocaleString("en", Number.isInteger(value) ? {} : { maximumSignificantDigits: 4 });
+  const isSame = (one, other) => Math.abs(one - other) < (Number.isInteger(one) ? 0.5 : 1e-3 * Math.max(1, one));
   const plain = (value) => value.toFixed(3);
   const EQUAL = 5e-5; // values have four digits
   const outcome = (difference) => difference > EQUAL ? "better" : difference < -EQUAL ? "worse" : "tie";
@@ -71,10 +73,10 @@
   }
 
   function termsOfQuery(explanation) {
-    const heaviest = Math.max(...explanation.terms.map(([, impact]) => impact), 1);
-    const rows = explanation.terms.map(([term, impact, own]) => make("tr", {},
-      make("th", { scope: "row" }, `${own ? "" : "+ "}${term}`), make("td", { class: "number" }, whole(impact)),
-      make("td", { class: "bar" }, bar(impact / heaviest, own ? "" : "added"))));
+    const heaviest = Math.max(...explanation.terms.map(([, weight]) => weight));
+    const rows = explanation.terms.map(([term, weight, own]) => make("tr", {},
+      make("th", { scope: "row" }, `${own ? "" : "+ "}${term}`), make("td", { class: "number" }, amount(weight)),
+      make("td", { class: "bar" }, bar(weight / heaviest, own ? "" : "added"))));
     const more = explanation.term_count - explanation.terms.length;
     return make("div", { class: "terms" },
       make("h4", {}, `The query as ${explanation.term_count} term${explanation.term_count === 1 ? "" : "s"}`),
@@ -83,25 +85,25 @@
   }
 
   function scoreOfDocument(found) {
-    const largest = Math.max(...found.contributions.map(([, of, other]) => of * other), 1);
+    const largest = Math.max(...found.contributions.map(([, of, other]) => of * other));
     let sum = found.rest;
     const rows = found.contributions.map(([term, ofQuery, ofDocument, own]) => {
       const product = ofQuery * ofDocument;
       sum += product;
       return make("tr", { class: "contribution" },
         make("th", { scope: "row" }, `${own ? "" : "+ "}${term}`),
-        make("td", { class: "number" }, `${whole(ofQuery)} × ${whole(ofDocument)}`),
-        make("td", { class: "number product" }, whole(product)),
+        make("td", { class: "number" }, `${amount(ofQuery)} × ${amount(ofDocument)}`),
+        make("td", { class: "number product" }, amount(product)),
         make("td", { class: "number" }, `${(100 * product / (found.score || 1)).toFixed(1)}%`),
         make("td", { class: "bar" }, bar(product / largest, own ? "" : "added")));
     });
     const others = found.shared - found.contributions.length;
-    const foot = (name, value) => make("tr", {}, make("th", { scope: "row", colspan: 2 }, name), make("td", { class: "number" }, whole(value)), make("td", { colspan: 2 }));
+    const foot = (name, value) => make("tr", {}, make("th", { scope: "row", colspan: 2 }, name), make("td", { class: "number" }, amount(value)), make("td", { colspan: 2 }));
     return make("div", { class: "document" },
       make("h5", {}, `Rank ${found.rank}: ${documentName(found.id, found.grade)}`),
       table("", `Score of ${found.id}`, [], rows, [
         ...(others > 0 ? [foot(`${others} other term${others === 1 ? "" : "s"}`, found.rest)] : []),
-        foot(Math.abs(sum - found.run_score) < 0.5 ? "= Lucene’s score" : `sum (${whole(found.run_score)} in Lucene)`, sum)]));
+        foot(isSame(sum, found.run_score) ? "= Lucene’s score" : `sum (${amount(found.run_score)} in Lucene)`, sum)]));
   }
 
   function explanations(query, preferred) {
@@ -113,13 +115,13 @@
       buttons.forEach((button, place) => button.setAttribute("aria-pressed", names[place] === name));
       const explanation = query.explained[name];
       shown.replaceChildren(termsOfQuery(explanation), make("div", {},
-        make("h4", {}, "Scores of documents, term by term: impact in the query × in the document"),
+        make("h4", {}, "Scores of documents, term by term: weight in the query × in the document"),
         make("div", { class: "documents" }, ...explanation.documents.map(scoreOfDocument))));
     };
     show(names.includes(preferred) ? preferred : names[0]);
     return make("section", { class: "explained" },
       make("h4", {}, "Why: terms of ", make("span", { class: "switch", role: "group", "aria-label": "System that is explained" }, ...buttons)),
-      make("p", { class: "note" }, "+ and hatched: a term that the model added; the others are the query’s own."), shown);
+      make("p", { class: "note" }, "+ and hatched: a term that was added; the others are the query’s own."), shown);
   }
 
   function withoutExplanation(collection) {
@@ -222,8 +224,8 @@
         make("span", { class: "value" }, "difference"), make("span", {}, ""));
       list.replaceChildren(...sorted.slice(0, state.limit).map((query, place) => row(query, place)));
       more.hidden = sorted.length <= state.limit;
-      const all = collection.all_queries === collection.queries.length ? "" : ` (of ${whole(collection.all_queries)}, those in which systems differ most)`;
-      told.textContent = `${whole(found.length)} of ${whole(collection.queries.length)} queries${all}; ${data.measures[state.measure]} of ${collection.systems[state.system].name}` + (baseline < 0 ? "" : ` against ${data.baseline}`) + ". Enter opens a query, arrow keys go on, Escape closes.";
+      const all = collection.all_queries === collection.queries.length ? "" : ` (of ${amount(collection.all_queries)}, those in which systems differ most)`;
+      told.textContent = `${amount(found.length)} of ${amount(collection.queries.length)} queries${all}; ${data.measures[state.measure]} of ${collection.systems[state.system].name}` + (baseline < 0 ? "" : ` against ${data.baseline}`) + ". Enter opens a query, arrow keys go on, Escape closes.";
     }
 
     section.querySelector(".queries").append(make("h3", {}, "Queries"), controls, told, heads, list, more);
