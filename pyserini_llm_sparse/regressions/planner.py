@@ -161,7 +161,7 @@ class Planner:
 
     def _splade(self, name: str, system: Splade) -> tuple[Step, ...]:
         model = self._with_trained(system.model)
-        contents = None if model != system.model else {"model": partial(dense_digest, model)}
+        contents = None if model != system.model else {model: partial(dense_digest, model)}
         options = ["--encoder", model, "--encoder-class", "splade", "--max-length", str(system.max_length)]
         options += ["--batch-size", str(system.batch_size)]
         index = self._sparse_index(name, system, options, contents)
@@ -170,7 +170,7 @@ class Planner:
 
     def _dense(self, name: str, system: Dense) -> tuple[Step, ...]:
         model = located(system.model)
-        contents = {"model": partial(dense_digest, model)}
+        contents = {model: partial(dense_digest, model)}
         how = ["--pooling", system.pooling, *(["--l2-norm"] if system.normalise else [])]
         encoder = ["--encoder", model, "--encoder-class", system.encoder_class]
         encoder += how if system.encoder_class == "auto" else []

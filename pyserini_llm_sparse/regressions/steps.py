@@ -44,7 +44,8 @@ class Step:
         folder: Where its output will be.
         command: Arguments of ``python -m``; `OWN_FOLDER` stands for the folder. Empty if `work` does it.
         after: Steps whose output it reads.
-        contents: What else its output depends on, by name: tells the content of models, files and versions.
+        contents: What else its output depends on: tells the content of models, files and versions. Where its name is
+            an argument of the command, the content counts and not the name: a model may be moved.
         work: Fills the folder in this process, and returns what to keep in the record.
         resumes: Whether the command goes on with what it left in the folder when it was killed.
     """
@@ -65,13 +66,13 @@ class Step:
             LlmSparseError: Something of that cannot be read.
         """
         places = {f"{step.folder}{os.sep}": f"{step.key}{os.sep}" for step in self.after}
+        contents = {name: tell() for name, tell in self.contents.items()}
         command = []
         for part in self.command:
             for place, key in places.items():
                 part = part.replace(place, key)
-            command.append(part)
-        contents = {name: tell() for name, tell in self.contents.items()}
-        known = [command, sorted(places.values()), sorted(contents.items())]
+            command.append(contents.get(part, part))
+        known = [command, sorted(places.values()), sorted(contents.values())]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
     def record(self) -> dict[str, Any] | None:

@@ -298,6 +298,19 @@ def test_a_step_is_done_once_for_the_same_inputs(tmp_path: Path) -> None:
     assert archive(tmp_path, source).record() is None and archive(tmp_path, source).earlier_seconds() is not None
 
 
+def test_an_input_that_is_named_by_the_command_may_be_moved(tmp_path: Path) -> None:
+    def packing(source: Path) -> Step:
+        command = ("zipfile", "-c", "{folder}/archive.zip", str(source))
+        return Step("pack", tmp_path / "made", command, contents={str(source): source.read_text})
+
+    for name in ("here", "there"):
+        (tmp_path / name).write_text("content")
+    packing(tmp_path / "here").run()
+    assert packing(tmp_path / "there").record() is not None
+    (tmp_path / "there").write_text("other content")
+    assert packing(tmp_path / "there").record() is None
+
+
 def test_what_depends_on_a_changed_input_is_done_again_and_nothing_else(tmp_path: Path) -> None:
     (source := tmp_path / "source").write_text("content")
     (other := tmp_path / "other").write_text("content")
