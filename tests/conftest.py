@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+with suppress(ImportError):  # not in the environment of optimum's exporter
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes is the machine's affair; tests that hang are ended by pytest-timeout.
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 

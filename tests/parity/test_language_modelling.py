@@ -69,7 +69,7 @@ def test_equals_cross_entropy_on_all_logits(blocks, dtype, tolerance, with_bias)
             torch.testing.assert_close(gradient.double() / largest, reference / largest, **close)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     batch=st.integers(1, 3),
     sequence=st.integers(1, 5),

@@ -215,7 +215,7 @@ def test_regularisers_and_pruning_equal_their_formulas(regulariser, terms, kind,
     check(config, batch(dimensions=9), dtype=dtype, tolerance=tolerance)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     queries=st.integers(1, 4),
     negatives=st.integers(0, 3),

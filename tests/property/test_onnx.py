@@ -17,7 +17,7 @@ texts = st.lists(st.lists(words, max_size=30).map(" ".join) | st.text(max_size=4
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("attention", ATTENTIONS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(texts=texts, batch_size=st.integers(1, 7), top_k=st.sampled_from([None, 1, 20]))
 def test_a_vector_does_not_depend_on_its_batch(
     attention: str, precision: str, texts: list[str], batch_size: int, top_k: int | None

@@ -217,7 +217,7 @@ def test_a_plot_of_many_long_names_has_room_for_all(data: PageData) -> None:
 FRAME = Box(40, 10, 340, 270)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

@@ -28,6 +28,9 @@ from pyserini_llm_sparse.training.data.sampling import EpochSampler
 from pyserini_llm_sparse.training.data.sources import example_line
 from tests.checkpoints import checkpoint
 
+# torch warns of more workers than there are cores.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
 
 def config(**fields: Any) -> RetrieveConfig:
     given = {"output": Path("unused"), "model": "unused", "train": ("unused",), "seed": 3, **fields}
