@@ -16,14 +16,18 @@ import json, sys, time
 before = set(sys.modules)
 start = time.perf_counter()
 import pyserini_llm_sparse
-print(json.dumps({"seconds": time.perf_counter() - start, "modules": sorted(set(sys.modules) - before)}))
+own, modules = time.perf_counter() - start, sorted(set(sys.modules) - before)
+start = time.perf_counter()
+import asyncio
+print(json.dumps({"seconds": own, "of_asyncio": time.perf_counter() - start, "modules": modules}))
 """
 
 
 def test_importing_costs_milliseconds_and_no_library(root: Path) -> None:
     runs = [json.loads(subprocess.check_output([sys.executable, "-c", PROGRAM], cwd=root)) for _ in range(3)]
     assert not {"torch", "transformers", "numpy", "pydantic", "pyserini"} & set(runs[0]["modules"])
-    assert min(run["seconds"] for run in runs) < 0.02
+    # On any machine: less than a module of the standard library.
+    assert min(run["seconds"] for run in runs) < min(run["of_asyncio"] for run in runs)
 
 
 def test_public_names_exist() -> None:
