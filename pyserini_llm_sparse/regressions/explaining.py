@@ -22,6 +22,8 @@ from pyserini_llm_sparse.formats.qrels import read_qrels
 from pyserini_llm_sparse.formats.runs import read_run
 from pyserini_llm_sparse.formats.topics import Topic, read_topics
 from pyserini_llm_sparse.formats.writers import atomic_file
+from pyserini_llm_sparse.lucene.bm25 import K1, B
+from pyserini_llm_sparse.regressions.measuring import bm25_searcher
 
 DOCUMENTS = 3  # of a query, from the top
 TERMS = 40  # of a query, the heaviest
@@ -76,13 +78,9 @@ class Bm25Explainer:
 
     def __init__(self, index: Path, k1: float, b: float, rm3: bool) -> None:
         from pyserini.index.lucene import LuceneIndexReader
-        from pyserini.search.lucene import LuceneSearcher
 
-        self._reader, self._searcher, self._rm3 = LuceneIndexReader(str(index)), LuceneSearcher(str(index)), rm3
-        self._options = {"k1": k1, "b": b}
-        self._searcher.set_bm25(k1, b)
-        if rm3:
-            self._searcher.set_rm3()
+        self._reader, self._searcher = LuceneIndexReader(str(index)), bm25_searcher(str(index), k1, b, rm3)
+        self._options, self._rm3 = {"k1": k1, "b": b}, rm3
 
     def terms(self, text: str) -> list[QueryTerm]:
         """See `Explainer`."""
@@ -108,8 +106,8 @@ def main() -> None:
     system = parser.add_mutually_exclusive_group(required=True)
     system.add_argument("--encoder")
     system.add_argument("--bm25", action="store_true")
-    parser.add_argument("--k1", type=float, default=0.9)
-    parser.add_argument("--b", type=float, default=0.4)
+    parser.add_argument("--k1", type=float, default=K1)
+    parser.add_argument("--b", type=float, default=B)
     parser.add_argument("--rm3", action="store_true")
     for name in ("--index", "--topics", "--qrels", "--run", "--output"):
         parser.add_argument(name, type=Path, required=True)

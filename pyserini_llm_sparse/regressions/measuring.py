@@ -93,13 +93,19 @@ def model_bytes(encoder: str, kind: str) -> int | None:
     return max(sizes) or None
 
 
-def _bm25(arguments: argparse.Namespace) -> Search:
+def bm25_searcher(index: str, k1: float, b: float, rm3: bool) -> Any:
+    """Open an index, by its path or Pyserini's name of it, with Pyserini's searcher for BM25."""
     from pyserini.search.lucene import LuceneSearcher
 
-    searcher = _opened(LuceneSearcher, arguments.index)
-    searcher.set_bm25(arguments.k1, arguments.b)
-    if arguments.rm3:
+    searcher = _opened(LuceneSearcher, index)
+    searcher.set_bm25(k1, b)
+    if rm3:
         searcher.set_rm3()
+    return searcher
+
+
+def _bm25(arguments: argparse.Namespace) -> Search:
+    searcher = bm25_searcher(arguments.index, arguments.k1, arguments.b, arguments.rm3)
     return lambda query: searcher.search(query, k=HITS)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pyserini_llm_sparse.catalog import KEYWORD
+from pyserini_llm_sparse.lucene.bm25 import K1, B
 
 TRAINED = "trained:"  # in a model's name: one that the recipe trains
 NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"  # names become folders
@@ -30,8 +31,8 @@ class Bm25(Part):
     """
 
     kind: Literal["bm25"]
-    k1: float = Field(0.9, ge=0)
-    b: float = Field(0.4, ge=0, le=1)
+    k1: float = Field(K1, ge=0)
+    b: float = Field(B, ge=0, le=1)
     rm3: bool = False
     prebuilt: str | None = None
 
