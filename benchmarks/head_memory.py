@@ -23,7 +23,7 @@ def measure(case: str, vocabulary: int, batch: int, length: int, hidden_size: in
     """Run one case in this process. Returns the peak resident memory in MB and the seconds of the head alone."""
     import torch
 
-    from pyserini_llm_sparse.head import activate, max_logits
+    from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
 
     torch.manual_seed(0)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -36,8 +36,8 @@ def step(name: str, options: argparse.Namespace) -> dict[str, Any]:
         random_llama(model, options.shape, texts, dtype="bfloat16")
         said = f"{bytes_of(model) / 1e9:.2f} GB"
     elif name == "export":
-        from pyserini_llm_sparse.onnx.export import export_model
-        from pyserini_llm_sparse.onnx.formats import in_words
+        from pyserini_llm_sparse.onnx.export.exporter import export_model
+        from pyserini_llm_sparse.onnx.export.number_formats import in_words
 
         report = export_model(str(model), export, precision=options.precision, overwrite=True, note=print_error)
         errors = ", ".join(f"{name.replace('_', ' ')} {found:.3g}" for name, found in report.measured.items())

@@ -33,9 +33,9 @@ from beir_collections import lines
 from encoding_speed import read_texts
 from rounds import Figures, alternate, print_table, serve
 
-from pyserini_llm_sparse.jobs.encode import BATCH_SIZE, encode_corpus
-from pyserini_llm_sparse.onnx.description import PRECISIONS
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.indexing.vectors.encode import BATCH_SIZE, encode_corpus
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
+from pyserini_llm_sparse.onnx.runtime.description import PRECISIONS
 
 DEMO = Path(__file__).resolve().parent.parent / "examples" / "demo" / "corpus" / "corpus.jsonl"
 VOCABULARY, TERMS = 128_256, 256
@@ -61,8 +61,8 @@ class FreeEncoder:
     """Stands in for a `SparseEncoder`: its vectors are there already."""
 
     def __init__(self, documents: Documents) -> None:
-        from pyserini_llm_sparse.spec import EncodingSpec
-        from pyserini_llm_sparse.terms import TermVocabulary
+        from pyserini_llm_sparse.modelling.spec import EncodingSpec
+        from pyserini_llm_sparse.modelling.terms import TermVocabulary
 
         self.spec = EncodingSpec(attention="causal", impact_factor=FACTOR)
         self.vocabulary = TermVocabulary(tokens())

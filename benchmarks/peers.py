@@ -24,7 +24,7 @@ def loop(model: str, threads: int, device: str = "cpu", dtype: str = "float32") 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from pyserini_llm_sparse import SparseEncoder
-    from pyserini_llm_sparse.backbone import set_attention
+    from pyserini_llm_sparse.modelling.backbone.language_model import set_attention
 
     torch.set_num_threads(threads)
     checkpoint = SparseEncoder.load(model).checkpoint

@@ -27,7 +27,7 @@ def products(model: str, threads: int, precision: str = "fp32", device: str = "c
     import torch
 
     from pyserini_llm_sparse import SparseEncoder
-    from pyserini_llm_sparse.engine import best_batch_tokens
+    from pyserini_llm_sparse.modelling.engine import best_batch_tokens
 
     torch.set_num_threads(threads)
     encoder = SparseEncoder.load(model, device="cpu", document_max_length=LENGTH)
@@ -64,7 +64,7 @@ def matrix_shapes(checkpoint: Any) -> list[tuple[int, int]]:
 
 def padded_rows(encoder: Any, texts: list[str], tokens: int) -> list[int]:
     """Return the number of positions, padding included, of each batch of so many tokens that would be computed."""
-    from pyserini_llm_sparse.vectors import SparseVectors
+    from pyserini_llm_sparse.modelling.vectors import SparseVectors
 
     rows: list[int] = []
 

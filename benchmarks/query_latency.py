@@ -33,8 +33,8 @@ from peers import sentence_transformers_encoder
 from random_models import random_bert
 from rounds import Figures, alternate, print_table, serve
 
-from pyserini_llm_sparse.onnx.description import PRECISIONS
-from pyserini_llm_sparse.regressions.quantities import percentile
+from pyserini_llm_sparse.onnx.runtime.description import PRECISIONS
+from pyserini_llm_sparse.regressions.outcome.quantities import percentile
 
 MODELLED = ("torch", *(f"onnx {precision}" for precision in PRECISIONS))
 WAYS = ("inference-free", *MODELLED, "sentence-transformers", "pyserini splade")

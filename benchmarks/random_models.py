@@ -25,8 +25,8 @@ def random_llama(folder: Path, shape: list[int], texts: list[str], dtype: str = 
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from pyserini_llm_sparse.checkpoint import save_checkpoint
-    from pyserini_llm_sparse.spec import EncodingSpec
+    from pyserini_llm_sparse.modelling.checkpoint import save_checkpoint
+    from pyserini_llm_sparse.modelling.spec import EncodingSpec
 
     width, layers, feed_forward, vocabulary = shape
     trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))

@@ -82,7 +82,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work
     encoded, anserini_run = work / "topics.anserini.jsonl", work / "run.anserini.txt"
-    from pyserini_llm_sparse.jdk import find_jdk
+    from pyserini_llm_sparse.indexing.lucene.jdk import find_jdk
 
     java = find_jdk().home / "bin" / "java"
     commands = [

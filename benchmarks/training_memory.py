@@ -44,7 +44,7 @@ def head(sizes: Namespace, shift: float = 0.0) -> Steps:
     """Term weights of a batch, half of it padded to twice its length."""
     import torch
 
-    from pyserini_llm_sparse.head import activate, max_logits
+    from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
 
     hidden, weight = states_and_weight(sizes)
     bias = torch.full((sizes.vocabulary,), shift, device=sizes.device)
@@ -97,12 +97,12 @@ def batch(sizes: Namespace) -> Steps:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from pyserini_llm_sparse.backbone import Backbone
-    from pyserini_llm_sparse.spec import EncodingSpec
-    from pyserini_llm_sparse.training.config import RetrieveConfig
-    from pyserini_llm_sparse.training.modelling.gradient_cache import cached_backward
-    from pyserini_llm_sparse.training.modelling.model import RetrievalModel
+    from pyserini_llm_sparse.modelling.backbone.language_model import Backbone
+    from pyserini_llm_sparse.modelling.spec import EncodingSpec
+    from pyserini_llm_sparse.training.config.fields import RetrieveConfig
     from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
+    from pyserini_llm_sparse.training.retriever.gradient_cache import cached_backward
+    from pyserini_llm_sparse.training.retriever.model import RetrievalModel
 
     config = LlamaConfig(
         vocab_size=sizes.vocabulary,

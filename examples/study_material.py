@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pyserini_llm_sparse.formats.writers import atomic_file
-from pyserini_llm_sparse.training.config import MineConfig
+from pyserini_llm_sparse.files.vector_lines import atomic_file
+from pyserini_llm_sparse.training.config.fields import MineConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples
 from pyserini_llm_sparse.training.preparation.mining import mine

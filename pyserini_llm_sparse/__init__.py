@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.encoder import SparseEncoder
+    from pyserini_llm_sparse.modelling.spec import EncodingSpec
+    from pyserini_llm_sparse.modelling.vectors import SparseVectors
     from pyserini_llm_sparse.plugin import register
-    from pyserini_llm_sparse.spec import EncodingSpec
-    from pyserini_llm_sparse.vectors import SparseVectors
 
 __version__ = "0.1.0"
 
 __all__ = ["EncodingSpec", "SparseEncoder", "SparseVectors", "__version__", "register"]
 
 _HOMES = {
-    "EncodingSpec": "pyserini_llm_sparse.spec",
+    "EncodingSpec": "pyserini_llm_sparse.modelling.spec",
     "SparseEncoder": "pyserini_llm_sparse.encoder",
-    "SparseVectors": "pyserini_llm_sparse.vectors",
+    "SparseVectors": "pyserini_llm_sparse.modelling.vectors",
     "register": "pyserini_llm_sparse.plugin",
 }
 

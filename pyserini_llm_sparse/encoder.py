@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyserini_llm_sparse.catalog import parse_encoder_name
-from pyserini_llm_sparse.checkpoint import Checkpoint, load_checkpoint
-from pyserini_llm_sparse.engine import Engine, load_engine
 from pyserini_llm_sparse.errors import OutOfMemoryError, UsageError
-from pyserini_llm_sparse.query_cache import QueryCache
-from pyserini_llm_sparse.spec import EncodingSpec, Side
-from pyserini_llm_sparse.terms import TermVocabulary
-from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint
+from pyserini_llm_sparse.modelling.engine import Engine, load_engine
+from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+from pyserini_llm_sparse.modelling.query_cache import QueryCache
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, Side
+from pyserini_llm_sparse.modelling.terms import TermVocabulary
+from pyserini_llm_sparse.modelling.tokenization import Tokenization, TokenizedText
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +106,7 @@ class SparseEncoder:
             if self._engine is None:
                 checkpoint = self.checkpoint
                 if checkpoint.onnx_precision is not None:
-                    from pyserini_llm_sparse.onnx.cache import cached_export
+                    from pyserini_llm_sparse.onnx.export.cache import cached_export
 
                     checkpoint = cached_export(checkpoint)
                 self._engine = load_engine(checkpoint, self.tokenization)
@@ -121,7 +121,7 @@ class SparseEncoder:
         """
         import torch
 
-        from pyserini_llm_sparse.devices import resolve_device
+        from pyserini_llm_sparse.modelling.backbone.devices import resolve_device
 
         place = self.checkpoint.export_device
         return resolve_device(self.checkpoint.device) if place is None else torch.device(place)

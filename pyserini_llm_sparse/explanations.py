@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyserini_llm_sparse.encoder import SparseEncoder
-from pyserini_llm_sparse.spec import Side
-from pyserini_llm_sparse.tokenization import Tokenization
+from pyserini_llm_sparse.modelling.spec import Side
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
 
 
 @dataclass(frozen=True)

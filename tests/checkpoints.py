@@ -23,8 +23,8 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from pyserini_llm_sparse.checkpoint import save_checkpoint
-from pyserini_llm_sparse.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.checkpoint import save_checkpoint
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ATTENTIONS = ("causal", "echo", "bidirectional")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pyserini_llm_sparse import SparseEncoder
-from pyserini_llm_sparse.onnx.description import Precision
-from pyserini_llm_sparse.onnx.export import export_model
+from pyserini_llm_sparse.onnx.export.exporter import export_model
+from pyserini_llm_sparse.onnx.runtime.description import Precision
 from tests.checkpoints import checkpoint
 
 for _package in ("onnx", "onnxruntime"):
@@ -38,7 +38,7 @@ def exported(name: str, precision: str = "fp32") -> Path:
 
 @cache
 def _exported(name: str, precision: Precision) -> Path:
-    from pyserini_llm_sparse.onnx import head
+    from pyserini_llm_sparse.onnx.graph import head
 
     folder = _root() / f"{name}-{precision}"
     with pytest.MonkeyPatch.context() as patch:

@@ -9,8 +9,8 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from pyserini_llm_sparse.checkpoint import save_checkpoint
-from pyserini_llm_sparse.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.checkpoint import save_checkpoint
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from tests.checkpoints import SMALL, _registered, native, transformers_tokenizer, vocabulary_size
 
 WINDOW = 8  # of Gemma's first layer: most texts are longer

@@ -7,11 +7,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pyserini_llm_sparse.regressions.plan import CollectionPlan, plan_recipe
-from pyserini_llm_sparse.regressions.planner import EXPLAIN, EXPLAINED, FAISS, INDEX, MEASURE, MEASURED
-from pyserini_llm_sparse.regressions.recipe import Recipe
+from pyserini_llm_sparse.regressions.outcome.scores import Judgements, score_systems
+from pyserini_llm_sparse.regressions.recipe.fields import Recipe
+from pyserini_llm_sparse.regressions.run.plan import CollectionPlan, plan_recipe
+from pyserini_llm_sparse.regressions.run.planner import EXPLAIN, EXPLAINED, FAISS, INDEX, MEASURE, MEASURED
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
-from pyserini_llm_sparse.regressions.scores import Judgements, score_systems
 
 HOSTILE = "</script><script>document.title = 'broken'</script><!-- <img src=x onerror=alert(1)> & \"quotes\""
 ENDING_A_LINE = "\u2028"  # ends a line of JavaScript, not one of JSON

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training.arguments import training_arguments
-from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.training.config.arguments import training_arguments
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.data.batching import ExampleDataset, RetrievalCollator
 from pyserini_llm_sparse.training.data.examples import Example
-from pyserini_llm_sparse.training.modelling.model import RetrievalModel, build_model, starting_checkpoint
-from pyserini_llm_sparse.training.trainer import RetrievalTrainer
+from pyserini_llm_sparse.training.loop.trainer import RetrievalTrainer
+from pyserini_llm_sparse.training.retriever.model import RetrievalModel, build_model, starting_checkpoint
 from tests.checkpoints import checkpoint, sentences
 
 ROOT = Path(__file__).resolve().parent.parent

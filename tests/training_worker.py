@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import save_file
 
-from pyserini_llm_sparse.training.trainer import RetrievalTrainer
+from pyserini_llm_sparse.training.loop.trainer import RetrievalTrainer
 from tests.training_runs import FirstGradient, logged, run_config, trainer
 
 LORA = {"lora_rank": 4, "lora_dropout": 0.0}

@@ -32,8 +32,8 @@ from examples.comparison.settings import (
     Model,
 )
 from examples.study_material import DEV_FOLDER, prepare, sentence_encoder, with_negatives
-from pyserini_llm_sparse.spec import EncodingSpec
-from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.data.sources import read_examples
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
 from pyserini_llm_sparse.training.run import retrieve

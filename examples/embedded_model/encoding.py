@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, PretrainedConfig
 
-from pyserini_llm_sparse.cores import multiplies_bfloat16
-from pyserini_llm_sparse.head import max_logits
+from pyserini_llm_sparse.modelling.backbone.head import max_logits
+from pyserini_llm_sparse.system import multiplies_bfloat16
 
 IN_BFLOAT16 = multiplies_bfloat16()
 

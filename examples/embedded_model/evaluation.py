@@ -19,7 +19,7 @@ from torch import Tensor
 from training_text import Development
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pyserini_llm_sparse.head import activate
+from pyserini_llm_sparse.modelling.backbone.head import activate
 
 K1, B = 0.9, 0.4
 

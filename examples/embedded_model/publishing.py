@@ -12,8 +12,8 @@ from encoding import hidden_states, padded
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pyserini_llm_sparse.checkpoint import save_checkpoint
-from pyserini_llm_sparse.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.checkpoint import save_checkpoint
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 
 
 def encoding_spec(stop_words: np.ndarray, document_length: int, document_terms: int | None) -> EncodingSpec:

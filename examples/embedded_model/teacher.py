@@ -18,7 +18,7 @@ from torch import Tensor
 from training_text import Pair, split
 from transformers import AutoModel, AutoTokenizer
 
-from pyserini_llm_sparse.cores import multiplies_bfloat16
+from pyserini_llm_sparse.system import multiplies_bfloat16
 
 CHUNK = 2048
 DIMENSIONS = 384

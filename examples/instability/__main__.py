@@ -22,7 +22,7 @@ from examples.instability.report import write_report
 from examples.instability.settings import ADAPTATIONS, ARMS, BATCH, SETTINGS, SOURCES, Setting, run_folder
 from examples.study_material import DEV_FOLDER, TOKENIZER_FOLDER, TRAIN_FILE, prepare, random_llama
 from pyserini_llm_sparse.errors import LlmSparseError
-from pyserini_llm_sparse.training.config import AdaptConfig, RetrieveConfig
+from pyserini_llm_sparse.training.config.fields import AdaptConfig, RetrieveConfig
 from pyserini_llm_sparse.training.run import adapt, retrieve
 
 log = logging.getLogger("instability")

@@ -15,9 +15,9 @@ from examples.quantization.collection import Collection
 from examples.quantization.lucene import build_index, require_same_scores, search, search_milliseconds
 from examples.quantization.settings import QUERY_ENCODERS, REFERENCE, TORCH_TYPES, Figures
 from pyserini_llm_sparse import SparseEncoder
-from pyserini_llm_sparse.onnx.description import GRAPH_FILE, WEIGHTS_FILE, known_precision, read_description
-from pyserini_llm_sparse.onnx.verification import TOP, top_overlap
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
+from pyserini_llm_sparse.onnx.export.verification import TOP, top_overlap
+from pyserini_llm_sparse.onnx.runtime.description import GRAPH_FILE, WEIGHTS_FILE, known_precision, read_description
 
 WARM_UP = 16  # texts before anything is timed
 WORDS = 8  # of a document that are a query to warm up with
@@ -46,7 +46,7 @@ def load(engine: str, model: str, exports: Path, machine: Machine, **fields: Any
     precision = engine.split()[1]
     folder = exports / precision
     if read_description(folder) is None:
-        from pyserini_llm_sparse.onnx.export import export_model
+        from pyserini_llm_sparse.onnx.export.exporter import export_model
 
         export_model(model, folder, precision=known_precision(precision))
     return SparseEncoder.load(str(folder), device=machine.device, threads=machine.threads, **fields)

@@ -23,8 +23,8 @@ from examples.quantization.settings import (
     read_cell,
     write_cell,
 )
-from pyserini_llm_sparse.spec import EncodingSpec
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
 
 ALL = "all"
 

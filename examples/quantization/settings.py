@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyserini_llm_sparse.formats.writers import atomic_file
-from pyserini_llm_sparse.onnx.description import PRECISIONS
+from pyserini_llm_sparse.files.vector_lines import atomic_file
+from pyserini_llm_sparse.onnx.runtime.description import PRECISIONS
 
 COLLECTIONS = ("cranfield", "cacm", "nfcorpus", "scifact")
 SMALL = ("cranfield", "cacm")  # where every precision is affordable

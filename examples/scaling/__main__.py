@@ -34,7 +34,7 @@ from examples.study_material import (
     sentence_encoder,
     with_negatives,
 )
-from pyserini_llm_sparse.training.config import RetrieveConfig, ScoreConfig
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig, ScoreConfig
 from pyserini_llm_sparse.training.preparation.scoring import score
 from pyserini_llm_sparse.training.run import retrieve
 

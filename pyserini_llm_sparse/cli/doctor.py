@@ -14,10 +14,10 @@ from typing import Literal
 import typer
 
 from pyserini_llm_sparse import __version__
-from pyserini_llm_sparse.catalog import EMBEDDED, KEYWORD
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import duration, print_json, without_java_warnings
 from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
+from pyserini_llm_sparse.modelling.folder import EMBEDDED, KEYWORD
 
 NAME = "doctor"
 EXAMPLES = ("doctor", "doctor --encoder my-model --json")
@@ -115,7 +115,7 @@ def _hook() -> Check:
 
 
 def _java() -> Check:
-    from pyserini_llm_sparse import jdk
+    from pyserini_llm_sparse.indexing.lucene import jdk
 
     found = jdk.find_jdk()
     without = "" if found.has_vector_module else ", without the vector module (slower, but works)"
@@ -125,7 +125,8 @@ def _java() -> Check:
 def _pyserini() -> Check:
     """Whether it is there, can be imported, and has the places that the plugin patches."""
     version = metadata.version("pyserini")
-    from pyserini_llm_sparse import jdk, plugin
+    from pyserini_llm_sparse import plugin
+    from pyserini_llm_sparse.indexing.lucene import jdk
 
     jdk.use_jdk()
     plugin.register()
@@ -149,14 +150,14 @@ def _torch() -> Check:
 
 
 def _transformers() -> Check:
-    from pyserini_llm_sparse.backbone import require_transformers
+    from pyserini_llm_sparse.modelling.backbone.language_model import require_transformers
 
     require_transformers()
     return Check("transformers", "OK", metadata.version("transformers"))
 
 
 def _onnx() -> Check:
-    from pyserini_llm_sparse.onnx import providers
+    from pyserini_llm_sparse.onnx.runtime import providers
 
     distributions = providers.installed_runtimes()
     if not distributions:

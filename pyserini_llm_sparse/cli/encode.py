@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyserini_llm_sparse.catalog import KEYWORD
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, duration, print_json, progress_bar, say
 from pyserini_llm_sparse.errors import PartialError, UsageError
+from pyserini_llm_sparse.modelling.folder import KEYWORD
 
 if TYPE_CHECKING:
-    from pyserini_llm_sparse.jobs import EncodeReport
+    from pyserini_llm_sparse.indexing.vectors import EncodeReport
 
 NAME = "encode"
 EXAMPLES = (
@@ -76,9 +76,9 @@ def command(
     Memory stays bounded whatever the corpus holds. An interrupted run goes on when the same command is given again, and
     ends with the same bytes.
     """
-    from pyserini_llm_sparse.formats.corpus import count_records
-    from pyserini_llm_sparse.jobs import encode_corpus
-    from pyserini_llm_sparse.jobs.devices import devices_of, encode_on_devices
+    from pyserini_llm_sparse.files.corpus import count_records
+    from pyserini_llm_sparse.indexing.vectors import encode_corpus
+    from pyserini_llm_sparse.indexing.vectors.devices import devices_of, encode_on_devices
 
     if shard_id >= shard_num:
         raise UsageError(f"--shard-id {shard_id}: there are {shard_num} shards, counted from 0; choose a smaller one")

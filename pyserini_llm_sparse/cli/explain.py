@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pyserini_llm_sparse.catalog import KEYWORD, parse_encoder_name
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, print_json, without_java_warnings
 from pyserini_llm_sparse.errors import RunError, UsageError
+from pyserini_llm_sparse.modelling.folder import KEYWORD, parse_encoder_name
 
 NAME = "explain"
 EXAMPLES = (
@@ -48,7 +48,7 @@ def command(
 
     The contributions of the shared terms add up to Lucene's score exactly.
     """
-    from pyserini_llm_sparse.lucene import require_index_spec
+    from pyserini_llm_sparse.indexing.lucene import require_index_spec
 
     for_score = (index, query, docid)
     if text is not None and for_score == (None, None, None):
@@ -83,7 +83,7 @@ def _explain_text(encoder: Any, text: str, side: TextSide, top: int, as_json: bo
 
 def _explain_score(encoder: Any, index: Path, query: str, docid: str, top: int, as_json: bool) -> None:
     from pyserini_llm_sparse.explanations import term_impacts
-    from pyserini_llm_sparse.lucene import LuceneIndex
+    from pyserini_llm_sparse.indexing.lucene import LuceneIndex
 
     impacts = encoder.query_impacts([query])[0]
     with without_java_warnings(), LuceneIndex(index) as opened:

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from pyserini_llm_sparse.catalog import KEYWORD
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import print_json, say
+from pyserini_llm_sparse.modelling.folder import KEYWORD
 
 NAME = "export"
 EXAMPLES = (
@@ -54,8 +54,8 @@ def command(
     The export is compared with the torch model on sample texts; one that differs by more than it may is not kept
     (exit code 6). What was measured is in report.json beside it.
     """
-    from pyserini_llm_sparse.onnx.export import export_model
-    from pyserini_llm_sparse.onnx.formats import in_words
+    from pyserini_llm_sparse.onnx.export.exporter import export_model
+    from pyserini_llm_sparse.onnx.export.number_formats import in_words
 
     report = export_model(
         model, output, precision=precision.value, builder=builder.value, optimum=optimum, corpus=corpus,

@@ -11,7 +11,7 @@ import typer
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, print_json, say, without_java_warnings
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.jobs.state import JobState
+from pyserini_llm_sparse.indexing.vectors.state import JobState
 
 NAME = "index"
 EXAMPLES = ("index --input vectors --index index --threads 4",)
@@ -30,7 +30,7 @@ def command(
 
     Pyserini's indexer by itself ends well even if it lost documents; this looks for each of them in the index.
     """
-    from pyserini_llm_sparse import lucene
+    from pyserini_llm_sparse.indexing import lucene
 
     unfinished = JobState(vectors).folder
     if unfinished.exists():

@@ -41,11 +41,11 @@ def command(
     Nothing is done twice: what is done and has the same inputs stays, and an interrupted run goes on. Exit code 6: a
     score is FAIL, or nothing could be run; 7: a system could not be run, others were.
     """
-    from pyserini_llm_sparse.formats.writers import atomic_file, disk_errors
-    from pyserini_llm_sparse.regressions.page import page
-    from pyserini_llm_sparse.regressions.plan import plan_recipe
-    from pyserini_llm_sparse.regressions.recipe_file import load_recipe
-    from pyserini_llm_sparse.regressions.report import as_json, report, score_table
+    from pyserini_llm_sparse.files.vector_lines import atomic_file, disk_errors
+    from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
+    from pyserini_llm_sparse.regressions.report.markdown import as_json, report, score_table
+    from pyserini_llm_sparse.regressions.report.page import page
+    from pyserini_llm_sparse.regressions.run.plan import plan_recipe
     from pyserini_llm_sparse.regressions.runner import run_recipe
 
     loaded = load_recipe(recipe)

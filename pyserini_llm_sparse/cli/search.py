@@ -12,11 +12,11 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from pyserini_llm_sparse.catalog import KEYWORD, parse_encoder_name
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, duration, require_new_file, say, without_java_warnings
 from pyserini_llm_sparse.cli.topics import encode_topics, load_topics
-from pyserini_llm_sparse.formats.writers import atomic_file, msmarco_lines, run_lines
+from pyserini_llm_sparse.files.vector_lines import atomic_file, msmarco_lines, run_lines
+from pyserini_llm_sparse.modelling.folder import KEYWORD, parse_encoder_name
 
 NAME = "search"
 EXAMPLES = (
@@ -64,7 +64,7 @@ def command(
 
     The encoder's spec must be the one that the index was made under, as far as it concerns queries.
     """
-    from pyserini_llm_sparse.lucene import LuceneIndex, require_index_spec
+    from pyserini_llm_sparse.indexing.lucene import LuceneIndex, require_index_spec
 
     if output is not None:
         require_new_file(output, overwrite)

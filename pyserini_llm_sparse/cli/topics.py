@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyserini_llm_sparse.cli.console import progress_bar, without_java_warnings
-from pyserini_llm_sparse.formats.topics import Topic, read_topics
+from pyserini_llm_sparse.files.topics import Topic, read_topics
 
 
 def load_topics(name: str) -> list[Topic]:
@@ -19,7 +19,7 @@ def load_topics(name: str) -> list[Topic]:
 
 
 def _named(name: str) -> dict[str, str]:
-    from pyserini_llm_sparse.lucene.named import named_topics
+    from pyserini_llm_sparse.indexing.lucene.named import named_topics
 
     with without_java_warnings():
         return named_topics(name)

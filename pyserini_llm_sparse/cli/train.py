@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from pyserini_llm_sparse.cli.console import examples, progress_bar, say, without_java_warnings
-from pyserini_llm_sparse.training.config import CONFIGS, Phase
+from pyserini_llm_sparse.training.config.fields import CONFIGS, Phase
 
 NAME = "train"
 EXAMPLES = {
@@ -85,7 +85,7 @@ def _phase_command(phase: Phase) -> Callable[..., None]:
 
 def _run(phase: Phase, path: Path | None, overrides: list[str], overwrite: bool) -> None:
     """Run a phase and say where its result is."""
-    from pyserini_llm_sparse.training.run_file import load_config
+    from pyserini_llm_sparse.training.config.run_file import load_config
 
     config = load_config(phase, path, overrides)
     report: Any
@@ -149,7 +149,7 @@ def _shown(value: Any) -> str:
 
 def _described(config: type) -> dict[str, str]:
     """Return what the docstrings of a configuration and its bases, and of the spec, say of each field."""
-    from pyserini_llm_sparse.spec import EncodingSpec
+    from pyserini_llm_sparse.modelling.spec import EncodingSpec
 
     found: dict[str, str] = {}
     for described in (EncodingSpec, *reversed(config.__mro__)):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
-from pyserini_llm_sparse.plugin import request
+from pyserini_llm_sparse.plugin import command_line
 from pyserini_llm_sparse.versions import installed_version
 
 logger = logging.getLogger("pyserini_llm_sparse")
@@ -47,8 +47,8 @@ def contained(module: str, fallback: str) -> Iterator[None]:
         changed = isinstance(error, PyseriniChangedError) or not isinstance(error, LlmSparseError)
         reported = _explained(module, fallback, error) if changed else error
         problems.append(str(reported))
-        if request.encoder_requested():
-            request.end_command(reported)
+        if command_line.encoder_requested():
+            command_line.end_command(reported)
         logger.debug("%s", reported)
 
 

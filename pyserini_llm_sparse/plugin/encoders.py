@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 
 from pyserini.encode import DocumentEncoder, QueryEncoder
 
-from pyserini_llm_sparse.catalog import parse_encoder_name
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import UsageError
-from pyserini_llm_sparse.lucene import require_index_spec
-from pyserini_llm_sparse.plugin.request import PyseriniDefault, one_line_errors
-from pyserini_llm_sparse.terms import ESCAPE
+from pyserini_llm_sparse.indexing.lucene import require_index_spec
+from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+from pyserini_llm_sparse.modelling.terms import ESCAPE
+from pyserini_llm_sparse.plugin.command_line import PyseriniDefault, one_line_errors
 
 # Stands for a query without terms in a file of encoded queries, where an empty line makes Anserini's readers fail.
 # No vocabulary yields it (see `terms.escape`), so it matches nothing.

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any
 
-from pyserini_llm_sparse.plugin import drift, request
+from pyserini_llm_sparse.plugin import command_line, drift
 from pyserini_llm_sparse.plugin.targets import TARGETS, Target
 
 _MARK = "__pyserini_llm_sparse__"
@@ -99,7 +99,7 @@ def before_command(module: str, namespace: dict[str, Any]) -> None:
     """Patch a command's functions after they are defined and before it runs; called from the command's code."""
     target = TARGETS[module]
     if namespace.get("__name__") == "__main__":
-        request.start_command(module)
+        command_line.start_command(module)
     with drift.contained(module, target.fallback):
         if target.command is not None:
             target.command(namespace)
@@ -109,7 +109,7 @@ def after_command(module: str, namespace: dict[str, Any]) -> None:
     """Finish what belongs to a command that has run to its end; called from the command's code."""
     target = TARGETS[module]
     if namespace.get("__name__") == "__main__" and target.finish is not None:
-        with request.one_line_errors():
+        with command_line.one_line_errors():
             target.finish(namespace)
 
 
@@ -131,8 +131,8 @@ def install() -> None:
     if installed():
         return
     sys.meta_path.insert(0, PyseriniFinder())
-    if request.encoder_requested():
-        from pyserini_llm_sparse.plugin.environment import share_cores
+    if command_line.encoder_requested():
+        from pyserini_llm_sparse.plugin.patches.environment import share_cores
 
         share_cores()
     for name, target in TARGETS.items():

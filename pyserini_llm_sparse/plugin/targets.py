@@ -56,26 +56,28 @@ TARGETS = {
     target.module: target
     for target in (
         # What every Pyserini command needs to start at all
-        Target("pyserini.pyclass", "doctor", before=_later("environment.prepare_java")),
-        Target("pyserini.setup", "doctor", patch=_later("environment.patch_classpath")),  # 1.x
-        Target("pyserini._jvm", "doctor", patch=_later("environment.patch_classpath")),  # 2.x
-        Target("pyserini.eval.trec_eval", "doctor", before=_later("environment.prepare_java")),
-        Target("pyserini.prebuilt_index_info", "doctor", around=_later("environment.survive_offline")),
-        Target("pyserini.encode._openai", "encode", around=_later("environment.survive_without_key")),
+        Target("pyserini.pyclass", "doctor", before=_later("patches.environment.prepare_java")),
+        Target("pyserini.setup", "doctor", patch=_later("patches.environment.patch_classpath")),  # 1.x
+        Target("pyserini._jvm", "doctor", patch=_later("patches.environment.patch_classpath")),  # 2.x
+        Target("pyserini.eval.trec_eval", "doctor", before=_later("patches.environment.prepare_java")),
+        Target("pyserini.prebuilt_index_info", "doctor", around=_later("patches.environment.survive_offline")),
+        Target("pyserini.encode._openai", "encode", around=_later("patches.environment.survive_without_key")),
         # Classes
-        Target("pyserini.encode", "encode", patch=_later("classes.patch_encode")),
-        Target("pyserini.search.lucene._impact_searcher", "search", patch=_later("classes.patch_impact_searcher")),
+        Target("pyserini.encode", "encode", patch=_later("patches.classes.patch_encode")),
+        Target(
+            "pyserini.search.lucene._impact_searcher", "search", patch=_later("patches.classes.patch_impact_searcher")
+        ),
         # Commands
-        Target("pyserini.encode.__main__", "encode", command=_later("commands.patch_encode")),
-        Target("pyserini.encode.query", "encode-queries", command=_later("commands.patch_encode_query")),
-        Target("pyserini.search.lucene.__main__", "search", command=_later("commands.patch_search")),
-        Target("pyserini.search.faiss.__main__", "search", command=_later("commands.patch_faiss")),
-        Target("pyserini.search.hybrid.__main__", "search", command=_later("commands.patch_hybrid")),
+        Target("pyserini.encode.__main__", "encode", command=_later("patches.commands.patch_encode")),
+        Target("pyserini.encode.query", "encode-queries", command=_later("patches.commands.patch_encode_query")),
+        Target("pyserini.search.lucene.__main__", "search", command=_later("patches.commands.patch_search")),
+        Target("pyserini.search.faiss.__main__", "search", command=_later("patches.commands.patch_faiss")),
+        Target("pyserini.search.hybrid.__main__", "search", command=_later("patches.commands.patch_hybrid")),
         Target(
             "pyserini.index.lucene.__main__",
             "index",
-            command=_later("indexing.before_index"),
-            finish=_later("indexing.after_index"),
+            command=_later("patches.indexing.before_index"),
+            finish=_later("patches.indexing.after_index"),
         ),
     )
 }

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import LlmSparseError
-from pyserini_llm_sparse.regressions.costs import Costs, Held, held_against, system_costs
-from pyserini_llm_sparse.regressions.plan import CollectionPlan
-from pyserini_llm_sparse.regressions.recipe import Recipe
-from pyserini_llm_sparse.regressions.scores import Judgements, Score, mean_scores, score_systems
-from pyserini_llm_sparse.regressions.steps import Step
+from pyserini_llm_sparse.regressions.outcome.costs import Costs, Held, held_against, system_costs
+from pyserini_llm_sparse.regressions.outcome.scores import Judgements, Score, mean_scores, score_systems
+from pyserini_llm_sparse.regressions.recipe.fields import Recipe
+from pyserini_llm_sparse.regressions.run.plan import CollectionPlan
+from pyserini_llm_sparse.regressions.run.steps import Step
 
 Note = Callable[[str], None]
 

@@ -12,22 +12,22 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 
-from pyserini_llm_sparse.checkpoint import Checkpoint
 from pyserini_llm_sparse.errors import UsageError
-from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training.arguments import training_arguments
-from pyserini_llm_sparse.training.config import AdaptConfig, ModelConfig, RetrieveConfig
+from pyserini_llm_sparse.modelling.checkpoint import Checkpoint
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.training.config.arguments import training_arguments
+from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.data.batching import ExampleDataset, RetrievalCollator, StreamedExamples
 from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.data.packing import adaptation_data
 from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
-from pyserini_llm_sparse.training.modelling.model import build_adaptation_model, build_model, starting_checkpoint
-from pyserini_llm_sparse.training.modelling.query_table import starting_query_weights
+from pyserini_llm_sparse.training.loop.run_folder import RunFolder
+from pyserini_llm_sparse.training.loop.trainer import AdaptationTrainer, RetrievalTrainer
 from pyserini_llm_sparse.training.results.evaluation import DevelopmentSet, evaluate, parse_measures
 from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment
 from pyserini_llm_sparse.training.results.result import require_expressible, save_adaptation, save_result
-from pyserini_llm_sparse.training.run_folder import RunFolder
-from pyserini_llm_sparse.training.trainer import AdaptationTrainer, RetrievalTrainer
+from pyserini_llm_sparse.training.retriever.model import build_adaptation_model, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.query_table import starting_query_weights
 
 _logger = logging.getLogger("pyserini_llm_sparse")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pyserini_llm_sparse.regressions.page import rendered
-from pyserini_llm_sparse.regressions.page_data import PageData, page_data
-from pyserini_llm_sparse.regressions.quantities import PLOTTED
+from pyserini_llm_sparse.regressions.outcome.quantities import PLOTTED
+from pyserini_llm_sparse.regressions.report.page import rendered
+from pyserini_llm_sparse.regressions.report.page_data import PageData, page_data
 from tests.chromium import Browser, chromium_program
 from tests.report_results import HOSTILE, made_up_result
 

@@ -80,8 +80,8 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose queries have more terms than Lucene allows by itself."""
-    from pyserini_llm_sparse.checkpoint import save_checkpoint
-    from pyserini_llm_sparse.spec import EncodingSpec
+    from pyserini_llm_sparse.modelling.checkpoint import save_checkpoint
+    from pyserini_llm_sparse.modelling.spec import EncodingSpec
 
     folder = tmp_path_factory.mktemp("wide")
     tokenizer = transformers_tokenizer()
@@ -97,7 +97,7 @@ def found(pyserini: Pyserini, index: Path, model: Path, wide_model: Path, tmp_pa
     """What one Python program finds out."""
     import shutil
 
-    from pyserini_llm_sparse.spec import EncodingSpec
+    from pyserini_llm_sparse.modelling.spec import EncodingSpec
 
     folder = tmp_path_factory.mktemp("api")
     other, bare = folder / "other", Path(f"{model}_index")

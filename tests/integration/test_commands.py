@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.encoder import SparseEncoder
-from pyserini_llm_sparse.spec import EncodingSpec, sidecar
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 from tests.integration.conftest import Pyserini, read_vectors
 
 pytestmark = pytest.mark.end_to_end

@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from pyserini_llm_sparse.cli.app import main
 from pyserini_llm_sparse.errors import ResourceError, RunError, UsageError
-from pyserini_llm_sparse.jobs.devices import devices_of, encode_on_devices
-from pyserini_llm_sparse.jobs.encode import EncodeReport
+from pyserini_llm_sparse.indexing.vectors.devices import devices_of, encode_on_devices
+from pyserini_llm_sparse.indexing.vectors.encode import EncodeReport
 from tests.checkpoints import checkpoint, sentences
 from tests.exports import exported
 
@@ -111,7 +111,7 @@ def test_a_killed_process_is_reported_and_no_other_goes_on(model: str, corpus: P
         return [int(number) for numbers in listed for number in numbers if is_shard(number)]
 
     def is_shard(number: str) -> bool:
-        return b"pyserini_llm_sparse.jobs.shard" in Path(f"/proc/{number}/cmdline").read_bytes()
+        return b"pyserini_llm_sparse.indexing.vectors.shard" in Path(f"/proc/{number}/cmdline").read_bytes()
 
     def kill(number: int, now: bool) -> None:
         if not killed:
@@ -189,7 +189,7 @@ def test_a_shard_s_process_ends_with_its_parent(model: str, corpus: Path, root: 
     """Standard input ends when the parent does, however that ends."""
     job = {"encoder": model, "loading": {}, "encoding": {"corpus": str(corpus), "output": str(corpus.parent / "out")}}
     done = subprocess.run(
-        [sys.executable, "-m", "pyserini_llm_sparse.jobs.shard"],
+        [sys.executable, "-m", "pyserini_llm_sparse.indexing.vectors.shard"],
         input=json.dumps(job).encode() + b"\n", capture_output=True, cwd=root, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1 and not (corpus.parent / "out.manifest.json").exists()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pyserini_llm_sparse import lucene
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
-from pyserini_llm_sparse.spec import EncodingSpec, sidecar
-from pyserini_llm_sparse.terms import TermVocabulary
+from pyserini_llm_sparse.indexing import lucene
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
+from pyserini_llm_sparse.modelling.terms import TermVocabulary
 from tests.integration.conftest import Pyserini, read_vectors
 
 pytestmark = pytest.mark.end_to_end

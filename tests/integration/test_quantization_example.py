@@ -12,7 +12,7 @@ from examples.quantization.collection import Collection
 from examples.quantization.lucene import build_index, require_same_scores, search
 from examples.quantization.pruning import by_bits
 from examples.quantization.settings import cell, read_cell
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
 from tests.checkpoints import TEXTS, checkpoint
 
 pytestmark = pytest.mark.end_to_end

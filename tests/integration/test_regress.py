@@ -137,7 +137,7 @@ def test_the_terms_of_feedback_explain_its_scores(pyserini: Pyserini, root: Path
     )  # fmt: skip
     pyserini.module("pyserini.search.lucene", "--index", index, "--topics", topics, "--output", run, *bm25)
     pyserini.module(
-        "pyserini_llm_sparse.regressions.explaining", *bm25, "--index", index, "--topics", topics,
+        "pyserini_llm_sparse.regressions.run.explaining", *bm25, "--index", index, "--topics", topics,
         "--qrels", demo / "qrels.txt", "--run", run, "--output", output,
     )  # fmt: skip
     check_explanations(output, read_scores(run), 1e-9)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyserini_llm_sparse.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from tests.integration.conftest import Pyserini
 
 pytestmark = pytest.mark.end_to_end

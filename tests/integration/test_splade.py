@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyserini_llm_sparse.spec import EncodingSpec, sidecar
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 from tests import masked_checkpoints  # noqa: F401
 from tests.checkpoints import checkpoint
 from tests.integration.conftest import Pyserini, read_vectors

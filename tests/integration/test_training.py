@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.encoder import SparseEncoder
-from pyserini_llm_sparse.formats.corpus import read_corpus
-from pyserini_llm_sparse.formats.records import Document
+from pyserini_llm_sparse.files.corpus import read_corpus
+from pyserini_llm_sparse.files.records import Document
 from tests.checkpoints import checkpoint
 
 pytestmark = pytest.mark.end_to_end

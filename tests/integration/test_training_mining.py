@@ -12,9 +12,9 @@ import pytest
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
-from pyserini_llm_sparse.lucene import Hit
-from pyserini_llm_sparse.lucene.bm25 import BM25Index, index_texts
-from pyserini_llm_sparse.training.config import MineConfig
+from pyserini_llm_sparse.indexing.lucene import Hit
+from pyserini_llm_sparse.indexing.lucene.bm25 import BM25Index, index_texts
+from pyserini_llm_sparse.training.config.fields import MineConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples
 from pyserini_llm_sparse.training.preparation import mining

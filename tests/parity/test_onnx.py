@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pyserini_llm_sparse import SparseEncoder
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
 from tests.checkpoints import ATTENTIONS, FAMILIES, ROPES, TEXTS
 from tests.exports import EVERYTHING, PRECISIONS, exported, torch_encoder
 

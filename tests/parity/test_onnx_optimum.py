@@ -27,8 +27,8 @@ from pyserini_llm_sparse.errors import (
     SpecMismatchError,
     UsageError,
 )
-from pyserini_llm_sparse.onnx.description import Precision
-from pyserini_llm_sparse.onnx.export import export_model
+from pyserini_llm_sparse.onnx.export.exporter import export_model
+from pyserini_llm_sparse.onnx.runtime.description import Precision
 from tests.checkpoints import ATTENTIONS, FAMILIES, TEXTS, checkpoint, native
 from tests.exports import EVERYTHING, exported, torch_encoder
 

@@ -14,7 +14,7 @@ import torch
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.cli.app import main
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, UsageError
-from pyserini_llm_sparse.onnx.export import export_encoder, export_model
+from pyserini_llm_sparse.onnx.export.exporter import export_encoder, export_model
 from tests import other_families  # noqa: F401
 from tests.checkpoints import TEXTS, checkpoint
 from tests.exports import EVERYTHING, exported, torch_encoder

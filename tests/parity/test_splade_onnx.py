@@ -10,7 +10,7 @@ import pytest
 
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.onnx.export import export_model
+from pyserini_llm_sparse.onnx.export.exporter import export_model
 from tests import masked_checkpoints  # noqa: F401
 from tests.checkpoints import TEXTS, checkpoint
 from tests.exports import exported, torch_encoder

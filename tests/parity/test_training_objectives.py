@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from pyserini_llm_sparse.training.config import RetrieveConfig  # noqa: E402
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig  # noqa: E402
 from pyserini_llm_sparse.training.objectives import regularisation  # noqa: E402
 from pyserini_llm_sparse.training.objectives.pruning import keep_top  # noqa: E402
 from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective, not_negatives  # noqa: E402

@@ -9,13 +9,13 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyserini_llm_sparse.formats.corpus import parse_json, read_corpus
-from pyserini_llm_sparse.formats.duplicates import SeenIds
-from pyserini_llm_sparse.formats.records import Document, RecordProblem, Rejected
-from pyserini_llm_sparse.formats.topics import read_topics
-from pyserini_llm_sparse.formats.writers import pretokenized, vector_line
-from pyserini_llm_sparse.jobs.windows import windows
-from pyserini_llm_sparse.terms import escape
+from pyserini_llm_sparse.files.corpus import parse_json, read_corpus
+from pyserini_llm_sparse.files.duplicates import SeenIds
+from pyserini_llm_sparse.files.records import Document, RecordProblem, Rejected
+from pyserini_llm_sparse.files.topics import read_topics
+from pyserini_llm_sparse.files.vector_lines import pretokenized, vector_line
+from pyserini_llm_sparse.indexing.vectors.windows import windows
+from pyserini_llm_sparse.modelling.terms import escape
 
 texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1).filter(
     lambda text: not text.isspace()

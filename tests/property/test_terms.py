@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyserini_llm_sparse.terms import ESCAPE, TermVocabulary, escape, is_safe, unescape
+from pyserini_llm_sparse.modelling.terms import ESCAPE, TermVocabulary, escape, is_safe, unescape
 
 NASTY = [
     "Ġthe", "▁the", "▁", "##ing", "<0x0A>", "<|end_of_text|>", "\n", "\t", " ", "a b", " a", "a ", "\x00", "\x1c",

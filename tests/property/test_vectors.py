@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
 
 weights = st.floats(0, 6, width=32) | st.sampled_from([0.0, 0.5, 1.5, 2.5])
 dense = st.integers(1, 12).flatmap(

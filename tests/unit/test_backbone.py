@@ -9,10 +9,16 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from pyserini_llm_sparse import backbone as backbone_module
-from pyserini_llm_sparse.backbone import Backbone, load_backbone, load_trainable_backbone, probe, set_attention
-from pyserini_llm_sparse.devices import resolve_device, resolve_dtype
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.modelling.backbone import language_model as backbone_module
+from pyserini_llm_sparse.modelling.backbone.devices import resolve_device, resolve_dtype
+from pyserini_llm_sparse.modelling.backbone.language_model import (
+    Backbone,
+    load_backbone,
+    load_trainable_backbone,
+    probe,
+    set_attention,
+)
 from tests.checkpoints import FAMILIES, causal_model, change_json, checkpoint, copied
 
 

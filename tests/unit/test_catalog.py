@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pyserini_llm_sparse import catalog
-from pyserini_llm_sparse.catalog import EMBEDDED, is_ours, parse_encoder_name, published, resolve_folder
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
-from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling import folder as catalog
+from pyserini_llm_sparse.modelling.folder import EMBEDDED, is_ours, parse_encoder_name, published, resolve_folder
+from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
 from tests.checkpoints import change_json, checkpoint, copied
 from tests.masked_checkpoints import change_modules
 
@@ -82,8 +82,8 @@ def test_the_encoder_class_makes_any_name_ours() -> None:
 
 def test_a_directory_is_ours_by_its_spec_or_its_own_name(tmp_path: Path) -> None:
     plain, named, ours = tmp_path / "csplade-runs" / "contriever", tmp_path / "my-csplade", tmp_path / "model"
-    for folder in (plain, named, ours):
-        folder.mkdir(parents=True)
+    for place in (plain, named, ours):
+        place.mkdir(parents=True)
     EncodingSpec(attention="causal").save(ours)
     assert is_ours(str(ours))
     assert is_ours(f"{ours},query_top_k=9")
@@ -198,7 +198,7 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(model: str) -> Non
 def test_offline_a_model_that_is_not_cached_is_refused(tmp_path: Path) -> None:
     """In a process of its own: the hub's library reads its variables once."""
     code = (
-        "from pyserini_llm_sparse.catalog import resolve_folder\n"
+        "from pyserini_llm_sparse.modelling.folder import resolve_folder\n"
         "from pyserini_llm_sparse.errors import ResourceError\n"
         "try: resolve_folder('some/model')\n"
         "except ResourceError as error: print(error)\n"
@@ -213,7 +213,7 @@ def test_offline_a_model_that_is_not_cached_is_refused(tmp_path: Path) -> None:
 def test_the_catalog_is_light() -> None:
     """The start-up hook asks it in processes that need nothing of ours."""
     code = (
-        "import sys; from pyserini_llm_sparse.catalog import is_ours; is_ours('bm25')\n"
+        "import sys; from pyserini_llm_sparse.modelling.folder import is_ours; is_ours('bm25')\n"
         "heavy = {'torch', 'transformers', 'pydantic', 'numpy', 'tokenizers', 'huggingface_hub'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

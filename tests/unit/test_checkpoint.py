@@ -13,14 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pyserini_llm_sparse.catalog import ModelReference, parse_encoder_name
-from pyserini_llm_sparse.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError
-from pyserini_llm_sparse.fingerprint import fingerprint
-from pyserini_llm_sparse.query_terms import QUERY_TERM_WEIGHTS_FILE
-from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
-from pyserini_llm_sparse.text_tokenizer import TextTokenizer
+from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pyserini_llm_sparse.modelling.fingerprint import fingerprint
+from pyserini_llm_sparse.modelling.folder import ModelReference, parse_encoder_name
+from pyserini_llm_sparse.modelling.query_table import QUERY_TERM_WEIGHTS_FILE
+from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from tests.checkpoints import (
     TEXTS,
     causal_model,

@@ -14,7 +14,7 @@ from pyserini_llm_sparse.cli.app import main
 from pyserini_llm_sparse.cli.console import count, duration
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.spec import EncodingSpec, sidecar
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 from tests.checkpoints import TEXTS, checkpoint
 
 Output = pytest.CaptureFixture[str]

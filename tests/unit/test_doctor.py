@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from pyserini_llm_sparse.cli.doctor import _onnx, judge_onnx
-from pyserini_llm_sparse.onnx.providers import CPU_PROVIDER, CUDA_PROVIDER, judge_cuda
+from pyserini_llm_sparse.onnx.runtime.providers import CPU_PROVIDER, CUDA_PROVIDER, judge_cuda
 
 CPU_ONLY, WITH_CUDA = ["AzureExecutionProvider", CPU_PROVIDER], [CUDA_PROVIDER, CPU_PROVIDER]
 BOTH = ("onnxruntime", "onnxruntime-gpu")

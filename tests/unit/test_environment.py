@@ -12,8 +12,8 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 
-from pyserini_llm_sparse import jdk
-from pyserini_llm_sparse.plugin import environment
+from pyserini_llm_sparse.indexing.lucene import jdk
+from pyserini_llm_sparse.plugin.patches import environment
 
 NAMES = environment.INDEXES_READ_AT_IMPORT
 

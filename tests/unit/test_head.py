@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pyserini_llm_sparse import head  # noqa: E402
+from pyserini_llm_sparse.modelling.backbone import head  # noqa: E402
 
 
 def naive(hidden, weight, mask, bias=None):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyserini_llm_sparse.plugin import drift, request
+from pyserini_llm_sparse.plugin import command_line, drift
 from pyserini_llm_sparse.plugin.targets import TARGETS
 
 COST = """
@@ -158,14 +158,14 @@ def test_registering_twice_is_registering_once(root: Path) -> None:
     ],
 )
 def test_a_command_line_asks_for_us_by_encoder_or_class_only(arguments: list[str], asked: bool) -> None:
-    assert request.encoder_requested(arguments) is asked
+    assert command_line.encoder_requested(arguments) is asked
 
 
 def test_a_default_of_pyserini_is_the_number_and_tells_that_it_is_a_default() -> None:
-    default = request.PyseriniDefault(256)
+    default = command_line.PyseriniDefault(256)
     assert default == 256
-    assert isinstance(default, request.PyseriniDefault)
-    assert not isinstance(int(default), request.PyseriniDefault)
+    assert isinstance(default, command_line.PyseriniDefault)
+    assert not isinstance(int(default), command_line.PyseriniDefault)
 
 
 def test_every_target_names_a_command_of_ours_to_fall_back_on() -> None:

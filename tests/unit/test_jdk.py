@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyserini_llm_sparse import jdk
 from pyserini_llm_sparse.errors import PrerequisiteError
+from pyserini_llm_sparse.indexing.lucene import jdk
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from filelock import FileLock
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, SpecMismatchError, UsageError
-from pyserini_llm_sparse.formats.writers import vector_line
-from pyserini_llm_sparse.jobs import EncodeReport, encode_corpus
-from pyserini_llm_sparse.jobs.identity import job_identity
-from pyserini_llm_sparse.jobs.state import JobState
-from pyserini_llm_sparse.spec import EncodingSpec, sidecar
+from pyserini_llm_sparse.files.vector_lines import vector_line
+from pyserini_llm_sparse.indexing.vectors import EncodeReport, encode_corpus
+from pyserini_llm_sparse.indexing.vectors.identity import job_identity
+from pyserini_llm_sparse.indexing.vectors.state import JobState
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 from tests.checkpoints import checkpoint, sentences
 
 COUNT, WINDOW = 50, 8  # seven windows, the last of two documents

@@ -10,15 +10,15 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from pyserini_llm_sparse.backbone import Backbone, load_backbone, probe
-from pyserini_llm_sparse.catalog import ModelReference
-from pyserini_llm_sparse.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, RunError, UsageError
-from pyserini_llm_sparse.masked_backbone import own_logits, table_positions
-from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
-from pyserini_llm_sparse.training.config import AdaptConfig
-from pyserini_llm_sparse.training.modelling.model import starting_checkpoint
+from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, load_backbone, probe
+from pyserini_llm_sparse.modelling.backbone.masked import own_logits, table_positions
+from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pyserini_llm_sparse.modelling.folder import ModelReference
+from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.training.config.fields import AdaptConfig
+from pyserini_llm_sparse.training.retriever.model import starting_checkpoint
 from tests.checkpoints import TEXTS, change_json, checkpoint, copied
 from tests.masked_checkpoints import MASKED_FAMILIES, POSITIONS, masked_model
 from tests.training_runs import logged, run_config, trainer

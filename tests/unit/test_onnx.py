@@ -25,13 +25,13 @@ from pyserini_llm_sparse.errors import (
     SpecMismatchError,
     UsageError,
 )
-from pyserini_llm_sparse.onnx.attempts import Attempts
-from pyserini_llm_sparse.onnx.export import export_model
-from pyserini_llm_sparse.onnx.formats import ATTEMPTS, Formats, same_formats
-from pyserini_llm_sparse.onnx.graph import FusedBody
-from pyserini_llm_sparse.onnx.providers import available_providers
-from pyserini_llm_sparse.onnx.verification import BOUNDS, Difference, rank_correlation, top_overlap
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
+from pyserini_llm_sparse.onnx.export.attempts import Attempts
+from pyserini_llm_sparse.onnx.export.exporter import export_model
+from pyserini_llm_sparse.onnx.export.number_formats import ATTEMPTS, Formats, same_formats
+from pyserini_llm_sparse.onnx.export.verification import BOUNDS, Difference, rank_correlation, top_overlap
+from pyserini_llm_sparse.onnx.graph.fused import FusedBody
+from pyserini_llm_sparse.onnx.runtime.providers import available_providers
 from tests.checkpoints import TEXTS, causal_model, change_json, checkpoint, copied, native, vocabulary_size
 from tests.exports import PRECISIONS, TERMS_PER_BLOCK, exported
 
@@ -112,7 +112,7 @@ def test_a_precision_that_cannot_be_compared_here_is_refused(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_blocks_are_as_close_as_their_bits_allow(bits: int) -> None:
-    from pyserini_llm_sparse.onnx.quantised import BLOCK_SIZE, quantised_blocks
+    from pyserini_llm_sparse.onnx.graph.quantised import BLOCK_SIZE, quantised_blocks
 
     torch.manual_seed(1)
     weight = torch.randn(5, BLOCK_SIZE * 2 + 3) * torch.tensor([0.0, 1.0, 10.0, 1.0, 0.01])[:, None]
@@ -315,8 +315,8 @@ def test_a_window_of_attention_bounds_the_texts(tmp_path: Path) -> None:
 def test_other_families_are_refused_by_the_fused_builder(tmp_path: Path) -> None:
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-    from pyserini_llm_sparse.checkpoint import save_checkpoint
-    from pyserini_llm_sparse.spec import EncodingSpec
+    from pyserini_llm_sparse.modelling.checkpoint import save_checkpoint
+    from pyserini_llm_sparse.modelling.spec import EncodingSpec
     from tests.checkpoints import transformers_tokenizer
 
     config = GPTNeoXConfig(
@@ -360,7 +360,7 @@ def test_an_old_or_incomplete_runtime_is_refused(monkeypatch: pytest.MonkeyPatch
 def test_a_graph_that_the_runtime_cannot_read_is_one_line(export: Path) -> None:
     (export / "model.onnx").write_bytes(b"nothing")
     description = json.loads((export / "onnx_export.json").read_text())
-    from pyserini_llm_sparse.onnx.description import export_digest
+    from pyserini_llm_sparse.onnx.runtime.description import export_digest
 
     tokenizer = SparseEncoder.load(str(exported(NAME))).checkpoint.tokenizer
     change_json(export / "onnx_export.json", **{**description, "digest": export_digest(export, tokenizer)})
@@ -372,8 +372,8 @@ def test_a_graph_that_the_runtime_cannot_read_is_one_line(export: Path) -> None:
 def test_an_all_empty_reference_proves_nothing(tmp_path: Path) -> None:
     model = causal_model("llama", vocabulary_size(), hidden_size=64)
     model.get_output_embeddings().weight.data.zero_()
-    from pyserini_llm_sparse.checkpoint import save_checkpoint
-    from pyserini_llm_sparse.spec import EncodingSpec
+    from pyserini_llm_sparse.modelling.checkpoint import save_checkpoint
+    from pyserini_llm_sparse.modelling.spec import EncodingSpec
     from tests.checkpoints import transformers_tokenizer
 
     save_checkpoint(tmp_path / "model", model, transformers_tokenizer(), EncodingSpec(attention="causal"))
@@ -404,8 +404,8 @@ def test_bounds_in_int8_are_wider() -> None:
 
 
 def test_balanced_channels_give_the_same_product_with_less_error() -> None:
-    from pyserini_llm_sparse.onnx.calibration import balanced_channels
-    from pyserini_llm_sparse.onnx.quantised import as_quantised
+    from pyserini_llm_sparse.onnx.graph.calibration import balanced_channels
+    from pyserini_llm_sparse.onnx.graph.quantised import as_quantised
 
     generator = torch.Generator().manual_seed(3)
     hidden, weight = torch.randn(40, 64, generator=generator), torch.randn(90, 64, generator=generator)
@@ -427,7 +427,7 @@ def test_weights_beyond_two_gigabytes_are_found(tmp_path: Path) -> None:
     import onnx
     import onnxruntime
 
-    from pyserini_llm_sparse.onnx.writer import GraphWriter
+    from pyserini_llm_sparse.onnx.graph.writer import GraphWriter
 
     values = np.arange(2048, dtype=np.float32)
     with (tmp_path / "weights").open("wb") as stream:

@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from pyserini_llm_sparse import SparseEncoder
-from pyserini_llm_sparse.cores import allowed_cores, cores_each, multiplies_bfloat16, multiplies_int8
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError
-from pyserini_llm_sparse.onnx import description
-from pyserini_llm_sparse.onnx.description import fastest_precision
-from pyserini_llm_sparse.onnx.providers import (
+from pyserini_llm_sparse.onnx.runtime import description
+from pyserini_llm_sparse.onnx.runtime.description import fastest_precision
+from pyserini_llm_sparse.onnx.runtime.providers import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
     cuda_problem,
@@ -26,7 +25,8 @@ from pyserini_llm_sparse.onnx.providers import (
     judge_cuda,
     provider_options,
 )
-from pyserini_llm_sparse.onnx.session import OUTPUTS, OnnxEngine, cpu_threads, padded, run_bound
+from pyserini_llm_sparse.onnx.runtime.session import OUTPUTS, OnnxEngine, cpu_threads, padded, run_bound
+from pyserini_llm_sparse.system import allowed_cores, cores_each, multiplies_bfloat16, multiplies_int8
 from tests.checkpoints import TEXTS, checkpoint
 from tests.exports import exported
 
@@ -168,7 +168,7 @@ def test_what_is_left_of_two_packages_after_one_was_uninstalled_is_refused(tmp_p
     (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
     program = (
         "from pyserini_llm_sparse.errors import PrerequisiteError\n"
-        "from pyserini_llm_sparse.onnx.session import require_runtime\n"
+        "from pyserini_llm_sparse.onnx.runtime.session import require_runtime\n"
         "import sys; sys.path.insert(0, sys.argv[1]); sys.path = [p for p in sys.path if 'site-packages' not in p]\n"
         "try: require_runtime()\n"
         "except PrerequisiteError as error: print(error)"
@@ -191,7 +191,7 @@ def test_a_process_that_is_bound_to_a_core_uses_one_thread(root: Path) -> None:
         pytest.skip("the machine has one core")
     program = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        "from pyserini_llm_sparse.onnx.session import cpu_threads; print(cpu_threads(None))"
+        "from pyserini_llm_sparse.onnx.runtime.session import cpu_threads; print(cpu_threads(None))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", program]

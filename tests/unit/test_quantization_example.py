@@ -13,8 +13,8 @@ from examples.quantization.collection import Collection, ranking
 from examples.quantization.lucene import require_same_scores
 from examples.quantization.pruning import by_bits, by_mass, pruned
 from examples.quantization.report import table, write_report
-from pyserini_llm_sparse.spec import EncodingSpec
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
 
 WEIGHTS = SparseVectors.from_dense([[0.5, 0.0, 2.0, 1.5], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0, 3, 0, 0]])
 

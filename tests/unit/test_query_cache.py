@@ -10,8 +10,8 @@ import pytest
 
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.query_cache import QueryCache
-from pyserini_llm_sparse.vectors import SparseVectors
+from pyserini_llm_sparse.modelling.query_cache import QueryCache
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
 from tests.checkpoints import TEXTS, checkpoint
 
 MANY = [f"{text} {number} wing" for number in range(4) for text in TEXTS]

@@ -15,13 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyserini_llm_sparse.regressions import page_data as page_data_module
-from pyserini_llm_sparse.regressions import page_queries
-from pyserini_llm_sparse.regressions.labels import Box, place_labels
-from pyserini_llm_sparse.regressions.page import embedded, page, rendered
-from pyserini_llm_sparse.regressions.page_data import PageData, page_data
-from pyserini_llm_sparse.regressions.plots import cost_plot
-from pyserini_llm_sparse.regressions.quantities import (
+from pyserini_llm_sparse.regressions.outcome.quantities import (
     PLOTTED,
     QUANTITIES,
     bytes_shown,
@@ -30,7 +24,13 @@ from pyserini_llm_sparse.regressions.quantities import (
     rate_shown,
     seconds_shown,
 )
-from pyserini_llm_sparse.regressions.report import report
+from pyserini_llm_sparse.regressions.report import page_data as page_data_module
+from pyserini_llm_sparse.regressions.report import page_queries
+from pyserini_llm_sparse.regressions.report.labels import Box, place_labels
+from pyserini_llm_sparse.regressions.report.markdown import report
+from pyserini_llm_sparse.regressions.report.page import embedded, page, rendered
+from pyserini_llm_sparse.regressions.report.page_data import PageData, page_data
+from pyserini_llm_sparse.regressions.report.plots import cost_plot
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from tests.report_results import BROKEN, HOSTILE, RELEVANT, made_up_result
 

@@ -11,14 +11,21 @@ import numpy as np
 import pytest
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
-from pyserini_llm_sparse.regressions.collection import DOCUMENTS, QRELS, TOPICS, Collection
-from pyserini_llm_sparse.regressions.costs import Costs, held_against
-from pyserini_llm_sparse.regressions.plan import CollectionPlan, plan_recipe
-from pyserini_llm_sparse.regressions.recipe import Budget, CollectionSource, Expected
-from pyserini_llm_sparse.regressions.recipe_file import load_recipe
+from pyserini_llm_sparse.regressions.outcome.costs import Costs, held_against
+from pyserini_llm_sparse.regressions.outcome.scores import (
+    Judgements,
+    holm,
+    interval,
+    judged,
+    mean_scores,
+    score_systems,
+)
+from pyserini_llm_sparse.regressions.recipe.fields import Budget, CollectionSource, Expected
+from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
+from pyserini_llm_sparse.regressions.run.collection import DOCUMENTS, QRELS, TOPICS, Collection
+from pyserini_llm_sparse.regressions.run.plan import CollectionPlan, plan_recipe
+from pyserini_llm_sparse.regressions.run.steps import Step
 from pyserini_llm_sparse.regressions.runner import Result, run_recipe
-from pyserini_llm_sparse.regressions.scores import Judgements, holm, interval, judged, mean_scores, score_systems
-from pyserini_llm_sparse.regressions.steps import Step
 
 RECIPE = """\
 title: A comparison
@@ -345,7 +352,7 @@ def test_a_step_that_resumes_goes_on_with_what_it_left_for_the_same_inputs(tmp_p
 
 
 def test_a_step_tells_how_far_its_command_says_that_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyserini_llm_sparse.regressions.steps.WATCHED_EVERY", 0.05)
+    monkeypatch.setattr("pyserini_llm_sparse.regressions.run.steps.WATCHED_EVERY", 0.05)
     program = "import time; print(' 45%|####      | 9/20 [00:10<00:12,  1.2s/it]', flush=True); time.sleep(1)"
     (tmp_path / "slow.py").write_text(program)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

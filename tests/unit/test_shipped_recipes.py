@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pyserini_llm_sparse.catalog import parse_encoder_name, published
-from pyserini_llm_sparse.measures import parse_measure
-from pyserini_llm_sparse.regressions.plan import plan_recipe
-from pyserini_llm_sparse.regressions.recipe import Recipe
-from pyserini_llm_sparse.regressions.recipe_file import load_recipe
-from pyserini_llm_sparse.regressions.systems import Csplade, Dense, Run, Splade
+from pyserini_llm_sparse.files.measures import parse_measure
+from pyserini_llm_sparse.modelling.folder import parse_encoder_name, published
+from pyserini_llm_sparse.regressions.recipe.fields import Recipe
+from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
+from pyserini_llm_sparse.regressions.recipe.systems import Csplade, Dense, Run, Splade
+from pyserini_llm_sparse.regressions.run.plan import plan_recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "regressions"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import processors
 
-from pyserini_llm_sparse.catalog import ModelReference
-from pyserini_llm_sparse.checkpoint import load_checkpoint
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
-from pyserini_llm_sparse.spec import EncodingSpec
-from pyserini_llm_sparse.text_tokenizer import TextTokenizer
-from pyserini_llm_sparse.tokenization import Tokenization
+from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
+from pyserini_llm_sparse.modelling.folder import ModelReference
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from tests.checkpoints import (
     TEXTS,
     TOKENIZERS,

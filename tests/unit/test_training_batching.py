@@ -11,11 +11,11 @@ import torch
 from accelerate.data_loader import prepare_data_loader, skip_first_batches
 from torch.utils.data import DataLoader
 
-from pyserini_llm_sparse.catalog import parse_encoder_name
-from pyserini_llm_sparse.checkpoint import load_checkpoint
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
+from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.data.batching import (
     EpochExample,
     ExampleDataset,

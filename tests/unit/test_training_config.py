@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
-from pyserini_llm_sparse.spec import EncodingSpec
-from pyserini_llm_sparse.training.config import AdaptConfig, MineConfig, RetrieveConfig, ScoreConfig
-from pyserini_llm_sparse.training.run_file import load_config
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.training.config.fields import AdaptConfig, MineConfig, RetrieveConfig, ScoreConfig
+from pyserini_llm_sparse.training.config.run_file import load_config
 
 RETRIEVE = "model: some/model\noutput: trained\ntrain: pairs.jsonl\n"
 

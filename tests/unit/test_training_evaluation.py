@@ -14,12 +14,12 @@ import torch
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
-from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.modelling.model import RetrievalModel, build_model, starting_checkpoint
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.results import evaluation
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
 from pyserini_llm_sparse.training.results.evaluation import evaluate, parse_measures
+from pyserini_llm_sparse.training.retriever.model import RetrievalModel, build_model, starting_checkpoint
 from tests.checkpoints import checkpoint, sentences
 from tests.training_runs import in_two_processes
 
@@ -28,11 +28,11 @@ pytest.importorskip("ir_measures")
 TWO_PROCESSES = """
 import json, sys
 from accelerate import Accelerator
-from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
 from pyserini_llm_sparse.training.results.evaluation import evaluate
-from pyserini_llm_sparse.training.modelling.model import build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.model import build_model, starting_checkpoint
 
 config = RetrieveConfig.model_validate_json(sys.argv[1])
 accelerator = Accelerator(cpu=True)

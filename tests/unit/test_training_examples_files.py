@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pyserini_llm_sparse.training.config import AdaptConfig, RetrieveConfig
+from pyserini_llm_sparse.training.config.fields import AdaptConfig, RetrieveConfig
+from pyserini_llm_sparse.training.config.run_file import load_config
 from pyserini_llm_sparse.training.data.examples import Example
-from pyserini_llm_sparse.training.run_file import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "training"
@@ -34,7 +34,7 @@ def test_a_run_file_is_valid(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=identifier)
 def test_its_trainer_arguments_are_known_to_transformers(path: Path, tmp_path: Path) -> None:
-    from pyserini_llm_sparse.training.arguments import training_arguments
+    from pyserini_llm_sparse.training.config.arguments import training_arguments
 
     config = load_config(phase(path), path)  # type: ignore[arg-type]
     if not isinstance(config, AdaptConfig | RetrieveConfig):

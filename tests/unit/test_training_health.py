@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pyserini_llm_sparse.errors import RunError  # noqa: E402
-from pyserini_llm_sparse.training.config import RetrieveConfig  # noqa: E402
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig  # noqa: E402
 from pyserini_llm_sparse.training.objectives.health import CollapseDetector, vector_health  # noqa: E402
 
 

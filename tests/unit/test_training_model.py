@@ -13,19 +13,19 @@ from torch import Tensor
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
-from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training.arguments import training_arguments
-from pyserini_llm_sparse.training.config import AdaptConfig
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.training.config.arguments import training_arguments
+from pyserini_llm_sparse.training.config.fields import AdaptConfig
 from pyserini_llm_sparse.training.data.sampling import EpochDataset
-from pyserini_llm_sparse.training.modelling.model import (
+from pyserini_llm_sparse.training.loop.trainer import AdaptationTrainer
+from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
+from pyserini_llm_sparse.training.retriever.model import (
     RetrievalModel,
     TrainableModel,
     build_adaptation_model,
     build_model,
     starting_checkpoint,
 )
-from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
-from pyserini_llm_sparse.training.trainer import AdaptationTrainer
 from tests.checkpoints import TEXTS, checkpoint
 from tests.training_runs import batch, logged, run_config, trainer
 

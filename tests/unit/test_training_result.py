@@ -14,19 +14,19 @@ from torch import Tensor
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import UsageError
-from pyserini_llm_sparse.spec import EncodingSpec, Side
-from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training.config import AdaptConfig, RetrieveConfig
-from pyserini_llm_sparse.training.modelling.model import (
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, Side
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.training.config.fields import AdaptConfig, RetrieveConfig
+from pyserini_llm_sparse.training.config.run_file import load_config
+from pyserini_llm_sparse.training.results.plots import panels, plot_training
+from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment, read_log, write_log
+from pyserini_llm_sparse.training.results.result import require_expressible, save_adaptation, save_result
+from pyserini_llm_sparse.training.retriever.model import (
     RetrievalModel,
     build_adaptation_model,
     build_model,
     starting_checkpoint,
 )
-from pyserini_llm_sparse.training.results.plots import panels, plot_training
-from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment, read_log, write_log
-from pyserini_llm_sparse.training.results.result import require_expressible, save_adaptation, save_result
-from pyserini_llm_sparse.training.run_file import load_config
 from tests.checkpoints import TEXTS, checkpoint, copied
 
 LOG: list[dict[str, Any]] = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.training.config import RetrieveConfig
-from pyserini_llm_sparse.training.run_folder import RunFolder
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig
+from pyserini_llm_sparse.training.loop.run_folder import RunFolder
 
 
 def config(folder: Path, **fields: object) -> RetrieveConfig:

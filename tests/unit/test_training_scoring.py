@@ -16,7 +16,7 @@ import transformers
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
-from pyserini_llm_sparse.training.config import ScoreConfig
+from pyserini_llm_sparse.training.config.fields import ScoreConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples
 from pyserini_llm_sparse.training.preparation import scoring

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.spec import Side
-from pyserini_llm_sparse.tokenization import Batch, Tokenization
-from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.modelling.spec import Side
+from pyserini_llm_sparse.modelling.tokenization import Batch, Tokenization
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.data.sampling import DistinctSampler, EpochDataset
 from pyserini_llm_sparse.training.data.source_files import parts

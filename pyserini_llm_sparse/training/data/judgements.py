@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.formats.qrels import qrels_file, read_qrels
-from pyserini_llm_sparse.formats.records import RecordProblem
+from pyserini_llm_sparse.files.records import RecordProblem
+from pyserini_llm_sparse.files.trec import qrels_file, read_qrels
 from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.data.source_formats import checked
 from pyserini_llm_sparse.training.data.texts_by_id import Neighbours

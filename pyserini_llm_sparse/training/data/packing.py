@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyserini_llm_sparse.checkpoint import Checkpoint
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.spec import EncodingSpec
-from pyserini_llm_sparse.text_tokenizer import TextTokenizer
-from pyserini_llm_sparse.tokenization import Tokenization
-from pyserini_llm_sparse.training.config import AdaptConfig
+from pyserini_llm_sparse.modelling.checkpoint import Checkpoint
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
+from pyserini_llm_sparse.training.config.fields import AdaptConfig
 from pyserini_llm_sparse.training.data.sampling import EpochDataset
 from pyserini_llm_sparse.training.data.sources import read_texts
 from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED

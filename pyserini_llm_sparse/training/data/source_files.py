@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
-from pyserini_llm_sparse.formats.corpus import IRDS, JSONL_SUFFIXES, TSV_SUFFIXES
-from pyserini_llm_sparse.formats.lines import COMPRESSIONS, bare_suffix
+from pyserini_llm_sparse.files.corpus import IRDS, JSONL_SUFFIXES, TSV_SUFFIXES
+from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix
 from pyserini_llm_sparse.training.data.hub import HUB
 from pyserini_llm_sparse.training.data.texts_by_id import COLLECTION_NAMES, neighbour
 

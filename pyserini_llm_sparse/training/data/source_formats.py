@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pyserini_llm_sparse.formats.records import RecordProblem, excerpt, has_surrogate
+from pyserini_llm_sparse.files.records import RecordProblem, excerpt, has_surrogate
 from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.data.texts_by_id import Neighbours
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
-from pyserini_llm_sparse.formats.corpus import (
+from pyserini_llm_sparse.files.corpus import (
     IRDS,
     TSV_SUFFIXES,
     corpus_files,
@@ -28,9 +28,9 @@ from pyserini_llm_sparse.formats.corpus import (
     json_object,
     read_corpus,
 )
-from pyserini_llm_sparse.formats.digests import file_sha256
-from pyserini_llm_sparse.formats.lines import MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
-from pyserini_llm_sparse.formats.records import RecordProblem, Rejected, excerpt
+from pyserini_llm_sparse.files.digests import file_sha256
+from pyserini_llm_sparse.files.lines import MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
+from pyserini_llm_sparse.files.records import RecordProblem, Rejected, excerpt
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.hub import HUB, hub_revision, read_hub
 from pyserini_llm_sparse.training.data.judgements import read_judged_examples

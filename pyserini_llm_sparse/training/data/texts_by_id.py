@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
-from pyserini_llm_sparse.formats.corpus import TSV_SUFFIXES, joined_fields, json_object
-from pyserini_llm_sparse.formats.lines import COMPRESSIONS, bare_suffix, read_lines
-from pyserini_llm_sparse.formats.records import RecordProblem, excerpt, record_id
+from pyserini_llm_sparse.files.corpus import TSV_SUFFIXES, joined_fields, json_object
+from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix, read_lines
+from pyserini_llm_sparse.files.records import RecordProblem, excerpt, record_id
 
 ID_KEYS = ("id", "_id", "docid", "doc_id", "pid", "qid", "query_id")
 COLLECTION_NAMES = (

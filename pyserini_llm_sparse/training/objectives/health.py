@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyserini_llm_sparse.errors import RunError
-from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 
 DEAD_SHARE = 0.5
 ALIKE_COSINE = 0.99

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyserini_llm_sparse.training.config import RetrieveConfig
+from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.objectives.pruning import keep_top
 from pyserini_llm_sparse.training.objectives.regularisation import ramp, regularise
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.jobs import encode_corpus
-from pyserini_llm_sparse.jobs.identity import corpus_identity
-from pyserini_llm_sparse.lucene import Hit, LuceneIndex, index
-from pyserini_llm_sparse.lucene.bm25 import BM25Index, index_texts
-from pyserini_llm_sparse.training.config import MineConfig
+from pyserini_llm_sparse.indexing.lucene import Hit, LuceneIndex, index
+from pyserini_llm_sparse.indexing.lucene.bm25 import BM25Index, index_texts
+from pyserini_llm_sparse.indexing.vectors import encode_corpus
+from pyserini_llm_sparse.indexing.vectors.identity import corpus_identity
+from pyserini_llm_sparse.training.config.fields import MineConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
 from pyserini_llm_sparse.training.preparation.chunked_output import ChunkedOutput, Progress, require_new_output

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.training.config import ScoreConfig
+from pyserini_llm_sparse.training.config.fields import ScoreConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
 from pyserini_llm_sparse.training.preparation.chunked_output import ChunkedOutput, Progress, require_new_output

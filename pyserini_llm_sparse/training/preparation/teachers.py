@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, UsageError, one_line
-from pyserini_llm_sparse.training.config import ScoreConfig
+from pyserini_llm_sparse.training.config.fields import ScoreConfig
 
 
 class Teacher(Protocol):

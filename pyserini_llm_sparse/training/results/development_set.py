@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.formats.corpus import read_corpus
-from pyserini_llm_sparse.formats.qrels import qrels_file, read_qrels
-from pyserini_llm_sparse.formats.records import Document
-from pyserini_llm_sparse.formats.topics import read_topics
+from pyserini_llm_sparse.files.corpus import read_corpus
+from pyserini_llm_sparse.files.records import Document
+from pyserini_llm_sparse.files.topics import read_topics
+from pyserini_llm_sparse.files.trec import qrels_file, read_qrels
 
 _logger = logging.getLogger("pyserini_llm_sparse")
 

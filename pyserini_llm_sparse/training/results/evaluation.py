@@ -14,13 +14,13 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from pyserini_llm_sparse.encoder import batches_of
-from pyserini_llm_sparse.engine import best_batch_tokens, collected
 from pyserini_llm_sparse.errors import DataError, RunError, UsageError
-from pyserini_llm_sparse.measures import parse_measure
-from pyserini_llm_sparse.spec import EncodingSpec, Side
-from pyserini_llm_sparse.tokenization import Tokenization, TokenizedText
+from pyserini_llm_sparse.files.measures import parse_measure
+from pyserini_llm_sparse.modelling.engine import best_batch_tokens, collected
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, Side
+from pyserini_llm_sparse.modelling.tokenization import Tokenization, TokenizedText
+from pyserini_llm_sparse.modelling.vectors import SparseVectors
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
-from pyserini_llm_sparse.vectors import SparseVectors
 
 DEPTH = 1000
 MEASURES = ("nDCG@10", "RR@10", "R@100")  # besides the one that the run file names

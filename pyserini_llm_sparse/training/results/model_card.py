@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from pyserini_llm_sparse.spec import SPEC_FILE, EncodingSpec
-from pyserini_llm_sparse.training.config import AdaptConfig, ModelConfig, RetrieveConfig
+from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.results.provenance import FOLDER, TrainingRecord
 
 CARD_FILE = "README.md"

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import yaml
 
-from pyserini_llm_sparse.training.config import CONFIGS, ModelConfig
+from pyserini_llm_sparse.training.config.fields import CONFIGS, ModelConfig
 from pyserini_llm_sparse.versions import installed_version
 
 FOLDER = "training"  # in the result

@@ -9,16 +9,16 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from pyserini_llm_sparse.catalog import parse_encoder_name
-from pyserini_llm_sparse.checkpoint import require_replaceable, save_checkpoint, save_model
 from pyserini_llm_sparse.errors import UsageError
-from pyserini_llm_sparse.formats.writers import atomic_folder
-from pyserini_llm_sparse.spec import EncodingSpec
-from pyserini_llm_sparse.text_tokenizer import TextTokenizer
-from pyserini_llm_sparse.training.config import ModelConfig, RetrieveConfig
-from pyserini_llm_sparse.training.modelling.model import AdaptationModel, RetrievalModel, starting_checkpoint
+from pyserini_llm_sparse.files.vector_lines import atomic_folder
+from pyserini_llm_sparse.modelling.checkpoint import require_replaceable, save_checkpoint, save_model
+from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
+from pyserini_llm_sparse.training.config.fields import ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.results.model_card import CARD_FILE, model_card
 from pyserini_llm_sparse.training.results.provenance import TrainingRecord, write_record
+from pyserini_llm_sparse.training.retriever.model import AdaptationModel, RetrievalModel, starting_checkpoint
 
 
 def require_expressible(config: ModelConfig) -> None:
@@ -140,7 +140,7 @@ def _complete(folder: Path, record: TrainingRecord, spec: EncodingSpec | None) -
 
 def _save_dense(model: Any, tokenizer: Any, spec: EncodingSpec, record: TrainingRecord, config: RetrieveConfig) -> None:
     """Write Transformer, Pooling and Normalize modules, in the layout that sentence-transformers reads since 2.x."""
-    from pyserini_llm_sparse.backbone import set_attention
+    from pyserini_llm_sparse.modelling.backbone.language_model import set_attention
 
     set_attention(model, spec.attention)
     body = model.base_model

@@ -1,0 +1,251 @@
+"""Read the documents of a corpus in order and in bounded memory: JSONL, TSV, BEIR folders and ir_datasets.
+
+A corpus is named by a file, a folder, or ``irds:<dataset id>``:
+
+* JSONL (``.jsonl``, ``.json``, any other suffix of a single file): an object a line with ``id``, ``_id`` or ``docid``.
+* TSV (``.tsv``, ``.txt``): id, a tab, text; further tabs belong to the text.
+* A folder with ``corpus.jsonl`` is in the BEIR layout, and only that file is read. Of another folder, every file is
+  read, in the order of the paths; hidden files are left out, and a file with an unknown suffix is an error.
+* Each may be compressed (``.gz``, ``.zst``). Blank lines are not records.
+
+Fields are stripped and joined by one space, as Pyserini's SPLADE encoder joins title and text. By default the text is
+the field ``contents`` or, where there is none, ``title`` and ``text``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError
+from pyserini_llm_sparse.files.lines import COMPRESSIONS, MAXIMUM_LINE, bare_suffix, read_lines
+from pyserini_llm_sparse.files.records import (
+    Document,
+    Record,
+    RecordProblem,
+    Rejected,
+    checked_id,
+    checked_text,
+    excerpt,
+    record_id,
+)
+
+log = logging.getLogger("pyserini_llm_sparse")
+
+IRDS = "irds:"
+JSONL_SUFFIXES = (".jsonl", ".json")
+TSV_SUFFIXES = (".tsv", ".txt")
+
+
+def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iterator[Record]:
+    """Yield each record of a corpus, in a fixed order, as a document or as rejected.
+
+    Args:
+        corpus: A file, a folder or ``irds:<dataset id>``.
+        fields: Names of the JSON fields that make the text; None for ``contents``, else ``title`` and ``text``.
+
+    Raises:
+        ResourceError: The corpus does not exist or cannot be read.
+        DataError: A folder holds something else, or a compressed file is damaged.
+        PrerequisiteError: A package for this kind of corpus is not installed.
+    """
+    if str(corpus).startswith(IRDS):
+        yield from _read_irds(str(corpus), fields)
+        return
+    seen: set[str] = set()
+    for path in corpus_files(corpus):
+        is_tsv = bare_suffix(path) in TSV_SUFFIXES
+        seen.update((fields or ()) if is_tsv else ())
+        source = str(path)
+        for number, line in read_lines(path):
+            if line is None:
+                yield Rejected(
+                    source, number, f"line longer than {MAXIMUM_LINE >> 20} MiB", "it would not fit in bounded memory",
+                    "split the document",
+                )  # fmt: skip
+            elif line and not line.isspace():
+                try:
+                    identifier, text = parse_tsv(line) if is_tsv else parse_json(line, fields, seen)
+                except RecordProblem as problem:
+                    yield problem.rejected(source, number)
+                else:
+                    yield Document(identifier, text, source, number)
+    never = [name for name in fields or () if name not in seen]
+    if never and len(never) < len(fields or ()):  # if all are missing, each record was rejected for it
+        log.warning("%s: no record has a field %s: the vectors are without it", corpus, " or ".join(never))
+
+
+def count_records(corpus: str | Path) -> int | None:
+    """Return how many records a corpus has, by reading but not parsing it; None if it cannot be told.
+
+    Raises:
+        LlmSparseError: As `read_corpus`.
+    """
+    if str(corpus).startswith(IRDS):
+        return load_irds(str(corpus)).docs_count()
+    return sum(
+        line is None or not (not line or line.isspace())
+        for path in corpus_files(corpus)
+        for _, line in read_lines(path)
+    )
+
+
+def corpus_files(corpus: str | Path) -> list[Path]:
+    """Return the files of a corpus on disk, in the order in which they are read.
+
+    Raises:
+        ResourceError: There is nothing at the path, or no corpus file in the folder.
+        DataError: The folder holds a file whose suffix says that it is something else.
+    """
+    corpus = Path(corpus)
+    if corpus.is_file():
+        return [corpus]
+    if not corpus.is_dir():
+        raise ResourceError(f"{corpus}: no such corpus: neither a file nor a folder; give a path or {IRDS}<dataset id>")
+    for suffix in ("", *COMPRESSIONS):
+        if (beir := corpus / f"corpus.jsonl{suffix}").is_file():
+            return [beir]
+    files = sorted(path for path in corpus.rglob("*") if path.is_file() and not _hidden(path.relative_to(corpus)))
+    if not files:
+        raise ResourceError(f"{corpus}: no corpus in this folder: it holds no files; check the path")
+    for path in files:
+        if bare_suffix(path) not in JSONL_SUFFIXES + TSV_SUFFIXES:
+            raise DataError(
+                f"{path}: not a corpus file: its suffix is none of {', '.join(JSONL_SUFFIXES + TSV_SUFFIXES)} (with "
+                f"{' or '.join(COMPRESSIONS)}); move it out of the folder or rename it"
+            )
+    return files
+
+
+def parse_json(line: bytes, fields: Sequence[str] | None = None, seen: set[str] | None = None) -> tuple[str, str]:
+    """Return id and text of a JSON line, and add the names of its keys to those seen.
+
+    Raises:
+        RecordProblem: The line is not an object, or its id or its text cannot be used.
+    """
+    record = json_object(line)
+    if fields and seen is not None:
+        seen.update(record)
+    identifier = record_id(record)
+    return identifier, checked_text(joined_fields(record, fields, identifier), identifier)
+
+
+def parse_tsv(line: bytes) -> tuple[str, str]:
+    """Return id and text of a line ``id<TAB>text``.
+
+    Raises:
+        RecordProblem: The line has no tab or is not UTF-8, or its id or its text cannot be used.
+    """
+    try:
+        identifier, tab, text = line.decode("utf-8").partition("\t")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error) from error
+    if not tab:
+        raise RecordProblem("no tab in the line", f"it is not id<TAB>text: {excerpt(identifier)!r}", "add the tab")
+    identifier = checked_id(identifier)
+    return identifier, checked_text(text.strip(), identifier)
+
+
+def json_object(line: bytes) -> dict[str, Any]:
+    """Parse a line that must be a JSON object.
+
+    Raises:
+        RecordProblem: It is not UTF-8, not JSON, or another kind of value.
+    """
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as strict:
+        try:
+            # orjson also refuses lone surrogates and NaN, which matter only in the fields that are used.
+            record = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise _not_utf8(error) from error
+        except (ValueError, RecursionError):
+            shown = excerpt(line[:400].decode("utf-8", "replace"))
+            raise RecordProblem(
+                "broken JSON", f"{strict.msg} at column {strict.colno}: {shown!r}", "correct or remove the line"
+            ) from strict
+    if not isinstance(record, dict):
+        raise RecordProblem(
+            "not a JSON object", f"the line is a {type(record).__name__}", "write one object with an id a line"
+        )
+    return record
+
+
+def joined_fields(record: dict[str, Any], fields: Sequence[str] | None, identifier: str) -> str:
+    """Return the text of a JSON record: its fields stripped and joined by a space.
+
+    Raises:
+        RecordProblem: It has none of the fields, or one is not text.
+    """
+    wanted = fields or (("contents",) if "contents" in record else ("title", "text"))
+    present = [name for name in wanted if name in record]
+    if not present:
+        raise RecordProblem(
+            f"no field {' or '.join(fields or ('contents', 'title', 'text'))}",
+            f"the record has {', '.join(map(str, record))}", "name its fields with --fields", identifier,
+        )  # fmt: skip
+    values = []
+    for name in present:
+        value = record[name]
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise RecordProblem(
+                f"field {name} is not text", f"it is a {type(value).__name__}", "write it as a string", identifier
+            )
+        values.append(value.strip())
+    return " ".join(value for value in values if value)
+
+
+def _read_irds(corpus: str, fields: Sequence[str] | None) -> Iterator[Record]:
+    """Yield the documents of an ir_datasets dataset; the line is the document's number."""
+    dataset = load_irds(corpus)
+    if not dataset.has_docs():
+        raise ResourceError(f"{corpus}: has no documents: the dataset holds other things; name one with documents")
+    for number, entry in enumerate(dataset.docs_iter(), start=1):
+        try:
+            record = entry._asdict()
+            identifier = checked_id(record.pop("doc_id", None), "doc_id")
+            if fields or "contents" in record or "title" in record or "text" in record:
+                text = joined_fields(record, fields, identifier)
+            else:
+                text = entry.default_text().strip()
+            yield Document(identifier, checked_text(text, identifier), corpus, number)
+        except RecordProblem as problem:
+            yield problem.rejected(corpus, number)
+
+
+def load_irds(name: str) -> Any:
+    """Return the ir_datasets dataset of ``irds:<dataset id>``.
+
+    Raises:
+        PrerequisiteError: ir_datasets is not installed.
+        ResourceError: There is no dataset of this name.
+    """
+    try:
+        import ir_datasets
+    except ImportError as error:
+        raise PrerequisiteError(
+            f"{name}: cannot be read: the package ir_datasets is not installed; pip install 'pyserini-llm-sparse[eval]'"
+        ) from error
+    try:
+        return ir_datasets.load(name.removeprefix(IRDS))
+    except KeyError as error:
+        raise ResourceError(f"{name}: unknown dataset: not a name of ir_datasets; see ir-datasets.com") from error
+
+
+def _not_utf8(error: UnicodeDecodeError) -> RecordProblem:
+    return RecordProblem(
+        "invalid UTF-8", f"byte 0x{error.object[error.start]:02x} at position {error.start} of the line",
+        "convert the file to UTF-8",
+    )  # fmt: skip
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_SUCCESS")) for part in path.parts)

@@ -1,0 +1,63 @@
+"""The encoding spec that an index carries: in its directory, where it travels with the index."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from pyserini_llm_sparse.modelling.spec import ALLOW_MISMATCH, SPEC_FILE, EncodingSpec
+
+logger = logging.getLogger("pyserini_llm_sparse")
+
+
+def read_index_spec(index: str | Path) -> EncodingSpec | None:
+    """Return the spec that an index carries, None if it carries none (or is no local directory)."""
+    path = Path(index) / SPEC_FILE
+    return EncodingSpec.load(path) if path.is_file() else None
+
+
+def write_index_spec(index: str | Path, spec: EncodingSpec) -> Path:
+    """Put the spec into the index directory: Lucene leaves files alone that are not its own."""
+    return spec.save(Path(index) / SPEC_FILE)
+
+
+def require_index_spec(
+    index: str | Path, spec: EncodingSpec, encoder: str, allowed: Collection[str] = ()
+) -> EncodingSpec | None:
+    """Refuse to search an index with the queries of an encoder under another spec.
+
+    Fields that only concern documents may differ, since the documents are encoded already; so may fields that the
+    caller or the variable `ALLOW_MISMATCH` names.
+
+    Args:
+        index: The index directory.
+        spec: The encoder's spec.
+        encoder: The encoder's name, for the message.
+        allowed: Fields that were set on purpose.
+
+    Returns:
+        The index's spec; None, after a warning, if it carries none.
+
+    Raises:
+        SpecMismatchError: Naming each field with both values.
+    """
+    carried = read_index_spec(index)
+    if carried is None:
+        logger.warning("%s: carries no encoding spec, so whether %s made it cannot be checked", index, encoder)
+        return None
+    by_variable = [field.strip() for field in os.environ.get(ALLOW_MISMATCH, "").split(",")]
+    of_documents = [field for field in EncodingSpec.model_fields if field.startswith("document_")]
+    spec.require_equal(carried, f"encoder {encoder}", f"index {index}", allowed={*allowed, *by_variable, *of_documents})
+    return carried
+
+
+def remove_index_spec(index: str | Path) -> None:
+    """Take the spec away, for an index whose content it does not describe."""
+    (Path(index) / SPEC_FILE).unlink(missing_ok=True)
+
+
+def index_state(index: str | Path) -> frozenset[tuple[str, int]]:
+    """Return what changes whenever something is written to an index: its commit files and their times."""
+    return frozenset((path.name, path.stat().st_mtime_ns) for path in Path(index).glob("segments_*"))

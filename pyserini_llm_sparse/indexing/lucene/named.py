@@ -1,0 +1,62 @@
+"""Topics and judgements as Pyserini knows them: by name, for which it may have to download them, or in its formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pyserini_llm_sparse.errors import ResourceError
+from pyserini_llm_sparse.indexing.lucene import jdk
+
+_Found = TypeVar("_Found")
+
+PYSERINI = "pyserini:"  # before topics that Pyserini is to read, in the format that it takes a file's path for
+
+
+def named_topics(name: str) -> dict[str, str]:
+    """Return ``{id: text}`` of topics; empty if they have none.
+
+    Args:
+        name: Pyserini's name of them, or `PYSERINI` and a file's path.
+
+    Raises:
+        ResourceError: Pyserini does not know the name, or cannot download or read them.
+    """
+
+    def topics() -> dict[str, str]:
+        from pyserini.query_iterator import DefaultQueryIterator
+
+        found = DefaultQueryIterator.from_topics(name.removeprefix(PYSERINI))
+        return {str(identifier): str(text) for identifier, text in found}
+
+    return _from_pyserini(name, "topics", topics)
+
+
+def named_qrels(name: str) -> Path:
+    """Return the file of judgements.
+
+    Raises:
+        ResourceError: Pyserini does not know the name, or cannot download them.
+    """
+
+    def qrels() -> Path:
+        from pyserini.search import get_qrels_file
+
+        return Path(get_qrels_file(name))
+
+    return _from_pyserini(name, "judgements", qrels)
+
+
+def _from_pyserini(name: str, what: str, get: Callable[[], _Found]) -> _Found:
+    from pyserini_llm_sparse.plugin import register
+
+    jdk.use_jdk()
+    register()
+    try:
+        return get()
+    except Exception as error:  # whatever Pyserini, Java or the network raise: the name was all that they were given
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ResourceError(
+            f"{name}: no such {what}: no file, and Pyserini cannot give {what} of this name ({first}); give a path"
+        ) from error

@@ -1,0 +1,190 @@
+"""Reading an impact index: search, the terms that make a score, and the documents that are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.indexing.lucene import jdk
+
+CONTENTS = "contents"  # Anserini's field of terms
+DOCUMENT_ID = "id"
+MAXIMUM_QUERY_TERMS = 1 << 20  # above any vocabulary; Lucene's own limit is 1,024
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one shared term adds to a document's score: the product of the two impacts."""
+
+    term: str
+    query_impact: int
+    document_impact: int
+
+    @property
+    def score(self) -> int:
+        """The product."""
+        return self.query_impact * self.document_impact
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found, with the score that Anserini gives: equal scores are nudged apart by about 1e-6."""
+
+    document_id: str
+    score: float
+
+
+class OpenedIndex:
+    """An index opened with one of Anserini's searchers, to be closed again.
+
+    Attributes:
+        path: Its directory.
+    """
+
+    def __init__(self, index: str | Path, searcher: str, remedy: str) -> None:
+        """Open an index.
+
+        Args:
+            index: Its directory.
+            searcher: Anserini's class.
+            remedy: What to do where there is none.
+
+        Raises:
+            ResourceError: There is no index in that place.
+            PrerequisiteError: There is no fit Java.
+        """
+        self.path = Path(index)
+        if not any(self.path.glob("segments_*")):
+            raise ResourceError(f"{index}: no Lucene index there; {remedy}")
+        self._java = java_classes()
+        self._java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAXIMUM_QUERY_TERMS)
+        self._searcher = self._java(f"io.anserini.search.{searcher}")(str(self.path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the index."""
+        self._searcher.close()
+
+
+class LuceneIndex(OpenedIndex):
+    """An impact index opened for reading, through Anserini's own searcher."""
+
+    def __init__(self, index: str | Path) -> None:
+        """Open an index; see `OpenedIndex` for what can go wrong."""
+        super().__init__(index, "SimpleImpactSearcher", "make one with `python -m pyserini_llm_sparse index`")
+        self._reader = self._searcher.reader
+
+    def __len__(self) -> int:
+        return int(self._reader.numDocs())
+
+    @property
+    def postings(self) -> int:
+        """How many pairs of a term and a document the index holds."""
+        terms = self._java("org.apache.lucene.index.MultiTerms").getTerms(self._reader, CONTENTS)
+        return 0 if terms is None else int(terms.getSumDocFreq())
+
+    def document_ids(self) -> Iterator[tuple[str, int]]:
+        """Yield each document id and how often it is in the index, in Lucene's order."""
+        terms = self._java("org.apache.lucene.index.MultiTerms").getTerms(self._reader, DOCUMENT_ID)
+        if terms is not None:
+            iterator = terms.iterator()
+            while (term := iterator.next()) is not None:
+                yield term.utf8ToString(), iterator.docFreq()
+
+    def search(self, impacts: Mapping[str, int], k: int = 1000) -> list[Hit]:
+        """Return the best ``k`` documents for a query vector, best first."""
+        return self._hits(self._searcher.search(self._query_map(impacts), k))
+
+    def search_batch(self, queries: Mapping[str, Mapping[str, int]], k: int = 1000, threads: int = 1) -> dict[str, Any]:
+        """Return the best ``k`` documents for each query vector by its id, searched in threads."""
+        vectors, names = self._java("java.util.ArrayList")(), self._java("java.util.ArrayList")()
+        for name, impacts in queries.items():
+            vectors.add(self._query_map(impacts))
+            names.add(name)
+        found = self._searcher.batch_search(vectors, names, k, threads)
+        return {name: self._hits(found.get(name)) for name in queries}
+
+    def explain(self, impacts: Mapping[str, int], document_id: str) -> list[Contribution]:
+        """Return what each shared term adds to a document's score, most first; together they are Lucene's score.
+
+        With Anserini's impact similarity a term's score is the product of the query's and the document's impact.
+
+        Raises:
+            DataError: The document is not in the index.
+        """
+        number = self._number_of(document_id)
+        shared = []
+        for term, query_impact in impacts.items():
+            document_impact = self._frequency(term, number)
+            if document_impact:
+                shared.append(Contribution(term, query_impact, document_impact))
+        return sorted(shared, key=lambda contribution: (-contribution.score, contribution.term))
+
+    def lucene_score(self, impacts: Mapping[str, int], document_id: str) -> float:
+        """Return the score that Lucene itself computes for one document, 0 if no term is shared.
+
+        Raises:
+            DataError: The document is not in the index.
+        """
+        number = self._number_of(document_id)
+        query = self._java("org.apache.lucene.search.BooleanQuery$Builder")()
+        should = self._java("org.apache.lucene.search.BooleanClause$Occur").SHOULD
+        for term, impact in impacts.items():
+            term_query = self._java("org.apache.lucene.search.TermQuery")(
+                self._java("org.apache.lucene.index.Term")(CONTENTS, term)
+            )
+            query.add(self._java("org.apache.lucene.search.BoostQuery")(term_query, float(impact)), should)
+        searcher = self._java("org.apache.lucene.search.IndexSearcher")(self._reader)
+        searcher.setSimilarity(self._java("io.anserini.search.similarity.ImpactSimilarity")())
+        # Without the cast pyjnius may choose the method of the same name that takes a Weight.
+        from jnius import cast
+
+        explanation = searcher.explain(cast("org.apache.lucene.search.Query", query.build()), number)
+        return float(explanation.getValue().floatValue())
+
+    def _number_of(self, document_id: str) -> int:
+        """Lucene's number of a document."""
+        postings = self._postings(DOCUMENT_ID, document_id)
+        if postings is None:
+            raise DataError(f"{self.path}: document {document_id!r} is not in the index; check the id")
+        return int(postings.nextDoc())
+
+    def _frequency(self, term: str, number: int) -> int:
+        """The impact of a term in a document, stored as its term frequency."""
+        postings = self._postings(CONTENTS, term)
+        if postings is None or postings.advance(number) != number:
+            return 0
+        return int(postings.freq())
+
+    def _postings(self, field: str, term: str) -> Any:
+        text = self._java("org.apache.lucene.index.Term")(field, term).bytes()
+        return self._java("org.apache.lucene.index.MultiTerms").getTermPostingsEnum(self._reader, field, text)
+
+    def _query_map(self, impacts: Mapping[str, int]) -> Any:
+        query, integer = self._java("java.util.HashMap")(), self._java("java.lang.Integer")
+        for term, impact in impacts.items():
+            query.put(term, integer(int(impact)))
+        return query
+
+    @staticmethod
+    def _hits(found: Sequence[Any] | None) -> list[Hit]:
+        return [Hit(hit.docid, hit.score) for hit in found or ()]
+
+
+def java_classes() -> Callable[[str], Any]:
+    """The function that gives a Java class by its name, with the JVM running as Pyserini starts it."""
+    jdk.use_jdk()
+    from pyserini_llm_sparse.plugin import register
+
+    register()  # makes Pyserini importable where it would not be
+    from pyserini.pyclass import autoclass
+
+    return autoclass

@@ -1,0 +1,266 @@
+"""The encoding job: read ahead, compute and write at the same time, one window of the corpus after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pyserini_llm_sparse.errors import DataError, SpecMismatchError, UsageError, at
+from pyserini_llm_sparse.files.corpus import read_corpus
+from pyserini_llm_sparse.files.vector_lines import vector_line
+from pyserini_llm_sparse.indexing.vectors.identity import JobIdentity, job_identity
+from pyserini_llm_sparse.indexing.vectors.pipeline import ReadAhead, WriteBehind
+from pyserini_llm_sparse.indexing.vectors.state import JobState, Manifest, Part
+from pyserini_llm_sparse.indexing.vectors.windows import Window, windows
+
+if TYPE_CHECKING:
+    from pyserini_llm_sparse.encoder import SparseEncoder
+    from pyserini_llm_sparse.modelling.vectors import SparseVectors
+
+WINDOW_SIZE = 2048
+BATCH_SIZE = 32
+_READ_AHEAD = 2
+_WRITE_BEHIND = 2
+_BATCHES_AT_ONCE = 4
+
+Progress = Callable[[int, bool], None]
+"""Called with a number of records and whether they were encoded now; False for those done before or by other shards."""
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What an encoding job did.
+
+    Attributes:
+        documents: Documents written, in this run and in earlier ones, of this shard.
+        skipped: Records that were skipped and reported.
+        empty: Documents without any term; they are written, but Lucene does not index them.
+        encoded: Documents encoded in this run.
+        seconds: Time that encoding took in this run, the loading of the model left out.
+        finished: Whether the whole output is there, also the other shards' parts.
+        skipped_path: Report of skipped records and empty vectors, if there are any and the output is finished.
+    """
+
+    documents: int
+    skipped: int
+    empty: int
+    encoded: int
+    seconds: float
+    finished: bool
+    skipped_path: Path | None = None
+
+
+def encode_corpus(
+    encoder: SparseEncoder,
+    corpus: str | Path,
+    output: str | Path,
+    *,
+    fields: Sequence[str] | None = None,
+    batch_size: int = BATCH_SIZE,
+    shard_id: int = 0,
+    shard_num: int = 1,
+    on_error: Literal["fail", "skip"] = "fail",
+    overwrite: bool = False,
+    contents: bool = False,
+    window_size: int = WINDOW_SIZE,
+    progress: Progress | None = None,
+    others: bool = True,
+) -> EncodeReport:
+    """Encode a corpus to a folder in Anserini's ``JsonVectorCollection`` format, or continue doing so.
+
+    Memory does not grow with the corpus, but for 25 MB for the ids of each million documents. An interrupted job that
+    is started again continues, and its output is the same to the byte as if it had not been interrupted. Several
+    processes with one ``shard_num`` and different ``shard_id`` together write the same files as one process would.
+
+    Args:
+        encoder: The encoder of the documents.
+        corpus: A file, a folder or ``irds:<dataset id>``; see `formats.corpus`.
+        output: Folder for the vectors, which holds nothing else, for Lucene reads every file in it.
+        fields: Names of the fields that make the text; None for ``contents``, else ``title`` and ``text``.
+        batch_size: Texts computed together. Another size may change an impact by one, where a float rounds otherwise.
+        shard_id: Which shard this process encodes, from 0: the windows whose number leaves this remainder.
+        shard_num: The number of shards.
+        on_error: ``fail`` at the first bad record, or ``skip`` and report it.
+        overwrite: Start again, whatever the output holds.
+        contents: Also write the text itself, as Pyserini does; Anserini does not need it.
+        window_size: Most records in a part of the output; very long ones fill it earlier.
+        progress: Told about records as they are done.
+        others: Whether progress counts the records of other shards, too.
+
+    Raises:
+        UsageError: The arguments or the output folder are unfit.
+        DataError: A record is bad and ``on_error`` is ``fail``; the windows before it are kept.
+        SpecMismatchError: The output holds another job's vectors, or the corpus was changed since.
+        ResourceError: The corpus cannot be read, or the disk is full.
+        RunError: Another process is writing this shard.
+    """
+    if not 0 <= shard_id < shard_num:
+        raise UsageError(
+            f"shard {shard_id} of {shard_num}: no such shard: shards count from 0; choose 0 to shard_num-1"
+        )
+    if batch_size < 1 or window_size < 1:
+        raise UsageError(f"batch size {batch_size}, window size {window_size}: must be at least 1; choose another")
+    if overwrite and shard_num > 1:
+        raise UsageError(
+            "overwrite: would remove the other shards' parts; remove the output folder before starting them"
+        )
+    if Path(output).resolve().is_relative_to(Path(corpus).resolve()):
+        raise UsageError(f"{output}: lies in the corpus: it would be read as a part of it; choose another --output")
+    identity = job_identity(encoder, corpus, fields, contents, window_size)
+    state = JobState(Path(output), f"{shard_id}-of-{shard_num}")
+    if not overwrite and (manifest := _finished(state, identity)):
+        return _report(state, manifest, 0, 0.0)
+    state.open(identity, overwrite)
+    try:
+        job = _Job(encoder, state, identity, batch_size, contents, progress or (lambda count, now: None), others)
+        source = ReadAhead(windows(read_corpus(corpus, fields), window_size), _READ_AHEAD)
+        try:
+            window_count = job.run(corpus, source, (shard_id, shard_num), on_error)
+        finally:
+            source.close()
+        manifest = state.finish(identity, window_count)
+    finally:
+        state.close()
+    if manifest:
+        return _report(state, manifest, job.encoded, job.seconds)
+    own = [part for part in state.parts.values() if part.window % shard_num == shard_id]
+    return EncodeReport(
+        sum(part.documents for part in own), sum(len(part.skipped) for part in own),
+        sum(len(part.empty) for part in own), job.encoded, job.seconds, finished=False,
+    )  # fmt: skip
+
+
+def _finished(state: JobState, identity: JobIdentity) -> Manifest | None:
+    """Return the manifest if exactly this job is finished; if the corpus may have changed, it must be read to tell."""
+    manifest = state.manifest()
+    if manifest is None:
+        return None
+    identity.require_same(manifest.identity, state.output)
+    if manifest.identity.corpus != identity.corpus or not state.has_all_files(manifest):
+        return None
+    state.clear()
+    return manifest
+
+
+def _report(state: JobState, manifest: Manifest, encoded: int, seconds: float) -> EncodeReport:
+    path = state.skipped_path if manifest.skipped or manifest.empty else None
+    return EncodeReport(manifest.documents, manifest.skipped, manifest.empty, encoded, seconds, True, path)
+
+
+class _Job:
+    """The run of one process: the main thread computes, while others read the corpus and write the parts."""
+
+    def __init__(
+        self, encoder: SparseEncoder, state: JobState, identity: JobIdentity, batch_size: int, contents: bool,
+        progress: Progress, others: bool,
+    ) -> None:  # fmt: skip
+        self.encoded = 0
+        self._encoder = encoder
+        self._state = state
+        self._identity = identity
+        self._batch_size = batch_size
+        self._contents = contents
+        self._progress = progress
+        self._others = others
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time since the first document was encoded, the loading of the model left out."""
+        return 0.0 if self._started is None else time.monotonic() - self._started
+
+    def run(self, corpus: str | Path, source: ReadAhead[Window], shard: tuple[int, int], on_error: str) -> int:
+        """Encode the windows of the shard that are not done. Returns the number of windows of the corpus."""
+        count = 0
+        done = dict(self._state.parts)
+        with WriteBehind(self._write, _WRITE_BEHIND) as writer:
+            for window in source:
+                count += 1
+                own = window.index % shard[1] == shard[0]
+                if part := done.get(window.index):
+                    self._require_unchanged(window, part)
+                if part or not own:
+                    if own or self._others:
+                        self._progress(len(window), False)
+                else:
+                    if window.rejected and on_error == "fail":
+                        raise window.rejected[0].error()
+                    self._progress(len(window.rejected), True)
+                    writer.put((window, list(self._batches(window))))
+        if not count:
+            raise DataError(f"{corpus}: no records: the corpus is empty; check the path")
+        if done and max(done) >= count:
+            raise self._changed(f"{corpus}: ends before the records of {done[max(done)].file}")
+        return count
+
+    def _batches(self, window: Window) -> Iterator[tuple[list[int], SparseVectors]]:
+        """Yield the positions and the vectors of a few batches at a time.
+
+        The longest come first, so that little of a batch is padding, and what does not fit in memory fails at once.
+        The encoder sorts again, by tokens.
+        """
+        if self._started is None:
+            _ = self._encoder.engine  # loads the model
+            self._started = time.monotonic()
+        texts = [document.text for document in window.documents]
+        order = sorted(range(len(texts)), key=lambda position: -len(texts[position]))
+        step = self._batch_size * _BATCHES_AT_ONCE
+        for start in range(0, len(order), step):
+            positions = order[start : start + step]
+            chosen = [texts[position] for position in positions]
+            yield positions, self._encoder.encode_documents(chosen, batch_size=self._batch_size)
+            self.encoded += len(positions)
+            self._progress(len(positions), True)
+
+    def _write(self, computed: tuple[Window, list[tuple[list[int], SparseVectors]]]) -> None:
+        """Quantise a window's vectors and put its part in place; runs in the writer's thread."""
+        window, batches = computed
+        spec, terms = self._encoder.spec, self._encoder.vocabulary.terms
+        lines: list[bytes] = [b""] * len(window.documents)
+        empty = []
+        for positions, vectors in batches:
+            rows = vectors.impacts(spec.impact_factor, spec.impact_maximum).rows(terms)
+            for position, impacts in zip(positions, rows, strict=True):
+                document = window.documents[position]
+                lines[position] = vector_line(document.id, impacts, document.text if self._contents else None)
+                if not impacts:
+                    empty.append(position)
+        content = b"".join(lines)
+        part = Part(
+            window=window.index,
+            input_digest=window.digest,
+            documents=len(window.documents),
+            skipped=tuple({**record.report(), "skipped": True} for record in window.rejected),
+            empty=tuple(_empty_report(window, position) for position in sorted(empty)),
+            bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+        self._state.write(part, content)
+
+    def _require_unchanged(self, window: Window, part: Part) -> None:
+        if window.digest != part.input_digest:
+            first = (window.documents or window.rejected)[0]
+            raise self._changed(
+                f"{at(first.source, first.line)}: the records from here on are not those of {part.file}"
+            )
+
+    def _changed(self, what: str) -> SpecMismatchError:
+        """Return the error for a corpus of which something that was encoded is not there any more."""
+        now, before = self._identity.corpus_summary(), (self._state.begun or self._identity).corpus_summary()
+        return SpecMismatchError(
+            f"{what}: the corpus was changed: it is {now} here, {before} there; restore it, choose another --output, "
+            "or give --overwrite to start again"
+        )
+
+
+def _empty_report(window: Window, position: int) -> dict[str, str | int | bool]:
+    document = window.documents[position]
+    return {
+        "source": document.source, "line": document.line, "id": document.id, "what": "empty vector",
+        "why": "no term has a positive weight, and Lucene does not index such a document",
+        "remedy": "none if the text says nothing; else check the model", "skipped": False,
+    }  # fmt: skip

@@ -1,0 +1,104 @@
+"""The process that encodes one shard for `jobs.devices`: a job comes in on standard input, events go out on output.
+
+The job is one line of JSON, `Shard`. Then the input stays open; where it ends, the parent is gone, and so is this
+process. Each event is a line of JSON with one key: ``note`` with a text, ``progress`` with a number and whether it was
+done now, and last ``report``, or ``error`` with a class of `errors` and the message.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from pyserini_llm_sparse.errors import LlmSparseError, one_line
+
+TRACEBACK = "PYSERINI_LLM_SPARSE_TRACEBACK"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one process does.
+
+    Attributes:
+        encoder: An encoder name.
+        loading: Arguments of `SparseEncoder.load`, device and threads among them.
+        encoding: Arguments of `encode_corpus`, those of the shard among them.
+    """
+
+    encoder: str
+    loading: dict[str, Any]
+    encoding: dict[str, Any]
+
+
+def main() -> None:
+    """Do the job of this process."""
+    # An interrupt reaches all of a terminal's processes: the parent ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    emit = _events()
+    shard = Shard(**orjson.loads(sys.stdin.buffer.readline()))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        emit({"report": _encoded(shard, emit)})
+    except LlmSparseError as error:
+        emit({"error": [type(error).__name__, str(error)]})
+    except Exception as error:  # whatever it is, the parent must be told
+        if os.environ.get(TRACEBACK, "") not in ("", "0"):
+            traceback.print_exc()
+        message = f"{shard.loading.get('device')}: unexpected {type(error).__name__}: {one_line(error)}"
+        emit({"error": [LlmSparseError.__name__, message]})
+
+
+def _encoded(shard: Shard, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    from pyserini_llm_sparse.encoder import SparseEncoder
+    from pyserini_llm_sparse.indexing.vectors.encode import encode_corpus
+
+    encoder = SparseEncoder.load(shard.encoder, **shard.loading)
+    # What is said while a model is found, the parent has said.
+    logging.getLogger("pyserini_llm_sparse").addHandler(_Notes(emit))
+    report = encode_corpus(
+        encoder, progress=lambda number, now: emit({"progress": [number, now]}), others=False, **shard.encoding
+    )
+    return asdict(report)
+
+
+class _Notes(logging.Handler):
+    """Sends the package's log as notes."""
+
+    def __init__(self, emit: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(logging.INFO)
+        self._emit_event = emit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._emit_event({"note": self.format(record)})
+
+
+def _events() -> Callable[[dict[str, Any]], None]:
+    """Return what sends an event; from here on, whatever else is printed goes to standard error."""
+    stream = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def emit(event: dict[str, Any]) -> None:
+        with lock:
+            stream.write(orjson.dumps(event, default=str) + b"\n")
+            stream.flush()
+
+    return emit
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)  # at once: what is done is recorded, and the rest is done again
+
+
+if __name__ == "__main__":
+    main()

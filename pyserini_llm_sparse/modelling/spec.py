@@ -1,0 +1,179 @@
+"""The encoding spec: one frozen, versioned object that says everything that defines a vector.
+
+Weights alone are not enough: two published Llama-3.2-1B models differ in logit scale, BOS and prefixes, and the wrong
+BOS setting alone moves one of them from 0.752 to 0.022 nDCG@10 on SciFact. The spec is therefore saved with the model,
+beside the vectors and inside the index, and compared when an index is searched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError
+from pyserini_llm_sparse.files.vector_lines import atomic_file
+
+SPEC_FILE = "encoding_spec.json"
+ALLOW_MISMATCH = "PYSERINI_LLM_SPARSE_ALLOW_MISMATCH"  # fields that may differ between encoder and index
+
+Attention = Literal["causal", "echo", "bidirectional"]
+Side = Literal["query", "document"]
+
+
+class EncodingSpec(BaseModel):
+    """Everything that turns a text into a sparse vector, besides the weights that the fingerprint names.
+
+    Attributes:
+        version: Version of this format.
+        attention: ``causal``; ``echo``, the text repeated and only the second copy pooled (CSPLADE, section 3.2);
+            ``bidirectional``, the causal mask removed.
+        query_encoder: ``model``, queries are encoded as documents are; ``inference-free``, a query is the terms that
+            it contains, weighted from a table.
+        query_term_counts: With ``inference-free``, whether a repeated term counts each time.
+        logit_scale: Factor on the logits before the activation (Lion uses ``hidden_size ** -0.25``).
+        add_bos: Whether the sequence starts with the tokenizer's BOS token.
+        add_eos: Whether the sequence ends with the tokenizer's EOS token.
+        query_prefix: Text put before a query.
+        document_prefix: Text put before a document.
+        query_max_length: Most tokens of a query, special tokens and prefix included; for echo, of one copy.
+        document_max_length: The same for a document.
+        pooled_span: ``all`` positions; or ``text``, where BOS, EOS and prefix are attended to but not pooled.
+        excluded_token_ids: Token ids that never become terms.
+        activation: ``log1p(relu(max logits))``.
+        query_top_k: Most terms of a query vector, None for all.
+        document_top_k: Most terms of a document vector, None for all.
+        impact_factor: Impacts per unit of weight: ``round(weight * factor)``, 0 being dropped.
+        impact_maximum: Upper bound of an impact.
+        term_naming: ``token``, a term is the tokenizer's token made safe for Lucene; ``id``, its decimal id.
+        model_fingerprint: Names the weights and the tokenizer; see `checkpoint.fingerprint`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    version: Literal[1] = 1
+    attention: Attention
+    query_encoder: Literal["model", "inference-free"] = "model"
+    query_term_counts: bool = False
+    logit_scale: float = Field(default=1.0, gt=0)
+    add_bos: bool = True
+    add_eos: bool = False
+    query_prefix: str = ""
+    document_prefix: str = ""
+    query_max_length: int = Field(default=64, ge=1)
+    document_max_length: int = Field(default=256, ge=1)
+    pooled_span: Literal["all", "text"] = "all"
+    excluded_token_ids: tuple[int, ...] = ()
+    activation: Literal["log1p_relu"] = "log1p_relu"
+    query_top_k: int | None = Field(default=None, ge=1)
+    document_top_k: int | None = Field(default=None, ge=1)
+    impact_factor: float = Field(default=100.0, gt=0)
+    impact_maximum: int = Field(default=65535, ge=1, le=2**24)
+    term_naming: Literal["token", "id"] = "token"
+    model_fingerprint: str = ""
+
+    @classmethod
+    def load(cls, path: str | Path) -> EncodingSpec:
+        """Read a spec from a file, or from the `SPEC_FILE` of a directory.
+
+        Raises:
+            ResourceError: The file is not there or cannot be read.
+            DataError: It is not JSON, or a field is unknown or has an impossible value.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / SPEC_FILE
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not an encoding spec: {error}; restore the file") from error
+        except OSError as error:
+            raise ResourceError(f"{path}: cannot read the encoding spec: {error.strerror}; check the path") from error
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise DataError(f"{path}: not a usable encoding spec: {_reasons(error)}; correct or restore it") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write the spec to a file, or as `SPEC_FILE` into a directory, atomically. Returns the file's path.
+
+        Raises:
+            ResourceError: The disk is full, or the folder cannot be written to.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / SPEC_FILE
+        with atomic_file(path) as stream:
+            stream.write(self.model_dump_json(indent=2).encode() + b"\n")
+        return path
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hexadecimal) of the spec's canonical JSON."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+    def replace(self, **changes: Any) -> EncodingSpec:
+        """Return a spec with some fields changed; values may be text, as from a command line.
+
+        Raises:
+            DataError: A field is unknown or a value impossible.
+        """
+        try:
+            return type(self).model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise DataError(f"encoding spec: cannot set {', '.join(changes)}: {_reasons(error)}; correct it") from error
+
+    def difference(self, other: EncodingSpec) -> dict[str, tuple[Any, Any]]:
+        """Return ``{field: (own value, other's value)}`` for each field that differs."""
+        own, theirs = self.model_dump(), other.model_dump()
+        return {field: (own[field], theirs[field]) for field in own if own[field] != theirs[field]}
+
+    def require_equal(self, other: EncodingSpec, here: str, there: str, allowed: Collection[str] = ()) -> None:
+        """Refuse another spec that differs in a field that is not among the allowed ones.
+
+        Args:
+            other: The spec to compare with.
+            here: What this spec belongs to, for the message (``the encoder csplade``).
+            there: What the other belongs to (``the index /data/index``).
+            allowed: Names of fields that may differ.
+
+        Raises:
+            SpecMismatchError: Naming each field with both values.
+        """
+        differing = {field: both for field, both in self.difference(other).items() if field not in allowed}
+        if not differing:
+            return
+        listed = "; ".join(f"{field} is {own!r} here, {theirs!r} there" for field, (own, theirs) in differing.items())
+        raise SpecMismatchError(
+            f"{here}: was not made under the same encoding spec as {there}: {listed}; use the encoder that made it, or "
+            f"allow the difference by name with {ALLOW_MISMATCH}={','.join(differing)}"
+        )
+
+    def prefix(self, side: Side) -> str:
+        """Return the text put before a query or a document."""
+        return self.query_prefix if side == "query" else self.document_prefix
+
+    def max_length(self, side: Side) -> int:
+        """Return the most tokens of a query or a document."""
+        return self.query_max_length if side == "query" else self.document_max_length
+
+    def top_k(self, side: Side) -> int | None:
+        """Return the most terms of a query or a document vector, None for all."""
+        return self.query_top_k if side == "query" else self.document_top_k
+
+
+def sidecar(folder: str | Path) -> Path:
+    """Return where the spec of a folder of vectors lies: beside it, for Lucene reads every file inside."""
+    folder = Path(os.path.normpath(folder))
+    return folder.parent / f"{folder.name}.{SPEC_FILE}"
+
+
+def _reasons(error: ValidationError) -> str:
+    """Say in one line what pydantic found wrong, all fields at once."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in found['loc']) or 'content'}: {found['msg']}" for found in error.errors()
+    )

@@ -1,0 +1,1 @@
+"""The outcome of a run: scores with intervals, and costs."""

@@ -1,0 +1,136 @@
+"""What a system costs on a collection, from the records of its steps, and whether that is within its budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyserini_llm_sparse.regressions.outcome.quantities import QUANTITIES, percentile
+from pyserini_llm_sparse.regressions.recipe.fields import Budget
+from pyserini_llm_sparse.regressions.recipe.systems import Fusion
+from pyserini_llm_sparse.regressions.run.plan import TRAINED
+from pyserini_llm_sparse.regressions.run.planner import FAISS, INDEX, MEASURE, MEASURED, SEARCH, VECTORS
+from pyserini_llm_sparse.regressions.run.steps import Step
+
+if TYPE_CHECKING:
+    from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a system costs; None where that is not known. A fusion costs what the systems cost that it fuses.
+
+    Attributes:
+        documents_per_second: Encoded, the start of the command included; None of a fusion.
+        index_bytes: Size of what is searched.
+        postings: Pairs of a term and a document in it.
+        latency_p50_ms: Milliseconds of encoding and searching a query, median.
+        latency_p99_ms: The same, of the slowest one in a hundred.
+        model_bytes: Size of the weights.
+        seconds: Of all steps up to the run, training excepted.
+        peak_bytes: Largest memory of a step.
+    """
+
+    documents_per_second: float | None = None
+    index_bytes: int | None = None
+    postings: int | None = None
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    model_bytes: int | None = None
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+def system_costs(result: Result, found: CollectionResult, system: str) -> Costs:
+    """Return the costs of a system that ran."""
+    steps = found.plan.systems[system]
+    records = [result.records[step] for step in steps if step.command and step.folder.parent.name != TRAINED]
+    peaks = [record["peak_bytes"] for record in records if record["peak_bytes"]]
+    measured = [_measured(result, found, part) for part in _parts(result, system)]
+    latency = _latencies(measured)
+    return Costs(
+        documents_per_second=_documents_per_second(result, found, system),
+        index_bytes=_index_bytes(steps) or None,
+        postings=_sum(measured, "postings"),
+        latency_p50_ms=percentile(latency, 0.5) if latency else None,
+        latency_p99_ms=percentile(latency, 0.99) if latency else None,
+        model_bytes=_sum(measured, "model_bytes", needs_all=False),
+        seconds=round(sum(record["seconds"] for record in records), 3) if records else None,
+        peak_bytes=max(peaks, default=None),
+    )
+
+
+class Held(NamedTuple):
+    """A cost held against its budget.
+
+    Attributes:
+        verdict: OK or FAIL.
+        value: What it is.
+        bound: ``at most`` or ``at least``.
+        limit: What it may be.
+    """
+
+    verdict: str
+    value: float
+    bound: str
+    limit: float
+
+
+def held_against(costs: Costs, budget: Budget) -> dict[str, Held]:
+    """Return the verdicts of what has a budget, by its field; of what is not known there is none."""
+    known, limits, held = asdict(costs), budget.model_dump(exclude_none=True), {}
+    for quantity in QUANTITIES:
+        value, limit = known[quantity.field], limits.get(quantity.field)
+        if value is None or limit is None:
+            continue
+        is_within = value >= limit if quantity.more_is_better else value <= limit
+        bound = "at least" if quantity.more_is_better else "at most"
+        held[quantity.field] = Held("OK" if is_within else "FAIL", value, bound, limit)
+    return held
+
+
+def _documents_per_second(result: Result, found: CollectionResult, system: str) -> float | None:
+    documents = result.records.get(found.plan.documents, {}).get("documents")
+    encoding = [step for step in found.plan.systems[system] if step.folder.name == VECTORS]
+    if not documents or len(encoding) != 1 or isinstance(result.recipe.systems[system], Fusion):
+        return None
+    return float(documents / result.records[encoding[0]]["seconds"])
+
+
+def _index_bytes(steps: Sequence[Step]) -> int:
+    """Return the size of what is searched."""
+    searched = {before.folder for step in steps if step.folder.name == SEARCH for before in step.after}
+    files = [path for folder in searched for name in (INDEX, FAISS) for path in (folder / name).rglob("*")]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def _latencies(measured: Sequence[dict[str, Any]]) -> list[float]:
+    """Return milliseconds of each query, the sum of the systems' that are fused; none where one is not known."""
+    parts = [one.get("latency_ms") or {} for one in measured]
+    return [sum(part[query] for part in parts) for query in parts[0] if all(query in part for part in parts)]
+
+
+def _sum(measured: Sequence[dict[str, Any]], name: str, needs_all: bool = True) -> int | None:
+    """Return the sum of what was measured of the systems that are fused, or of the one."""
+    known = [value for one in measured if (value := one.get(name)) is not None]
+    return sum(known) if known and (len(known) == len(measured) or not needs_all) else None
+
+
+def _parts(result: Result, system: str) -> list[str]:
+    """Return the systems that have indexes of their own and together make a system's ranking."""
+    described = result.recipe.systems[system]
+    if not isinstance(described, Fusion):
+        return [system]
+    return list(dict.fromkeys(part for one in described.of for part in _parts(result, one)))
+
+
+def _measured(result: Result, found: CollectionResult, system: str) -> dict[str, Any]:
+    """Return what the step found that measures a system; nothing if that was not done."""
+    steps = found.plan.details.get(system, ())
+    step = next((step for step in steps if step.folder.name == MEASURE and step in result.records), None)
+    if step is None:
+        return {}
+    measured: dict[str, Any] = json.loads((step.folder / MEASURED).read_text(encoding="utf-8"))
+    return measured

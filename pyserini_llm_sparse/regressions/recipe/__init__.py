@@ -1,0 +1,1 @@
+"""A recipe: what its YAML file says, validated."""

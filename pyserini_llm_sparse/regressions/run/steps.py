@@ -1,0 +1,191 @@
+"""One step of a regression: a Pyserini command whose output is a folder, done once for the same inputs.
+
+A step's folder appears when the step is finished, with what it took in `RECORD`. A process that is killed leaves an
+unfinished folder beside it, which the next run removes: nothing is ever half done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from pyserini_llm_sparse.errors import RunError
+from pyserini_llm_sparse.files.vector_lines import disk_errors
+from pyserini_llm_sparse.indexing.lucene.building import last_line, own_environment
+
+RECORD = "step.json"
+KEY = "step.key"  # in an unfinished folder: what it was begun for
+LOG = "log.txt"
+UNFINISHED = ".unfinished"
+WATCHED_EVERY = 0.5  # seconds
+_TAIL_BYTES = 4096
+_BAR = re.compile(rb"(\d+)%\|[^\r\n]*\[[\d:]+<([\d:]+),")  # tqdm's: 45%|####  | 9/20 [00:10<00:12, ...
+OWN_FOLDER = "{folder}"  # in a command: where the step's output goes
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step; two that make the same are one object.
+
+    Attributes:
+        title: What it does, for people.
+        folder: Where its output will be.
+        command: Arguments of ``python -m``; `OWN_FOLDER` stands for the folder. Empty if `work` does it.
+        after: Steps whose output it reads.
+        contents: What else its output depends on: tells the content of models, files and versions. Where its name is
+            an argument of the command, the content counts and not the name: a model may be moved.
+        work: Fills the folder in this process, and returns what to keep in the record.
+        resumes: Whether the command goes on with what it left in the folder when it was killed.
+    """
+
+    title: str
+    folder: Path
+    command: tuple[str, ...] = ()
+    after: tuple[Step, ...] = ()
+    contents: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    work: Callable[[Path], dict[str, Any]] | None = None
+    resumes: bool = False
+
+    @cached_property
+    def key(self) -> str:
+        """Names everything that the output depends on: what two steps with the same key would make is the same.
+
+        Raises:
+            LlmSparseError: Something of that cannot be read.
+        """
+        places = {f"{step.folder}{os.sep}": f"{step.key}{os.sep}" for step in self.after}
+        contents = {name: tell() for name, tell in self.contents.items()}
+        command = []
+        for part in self.command:
+            for place, key in places.items():
+                part = part.replace(place, key)
+            command.append(contents.get(part, part))
+        known = [command, sorted(places.values()), sorted(contents.values())]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+    def record(self) -> dict[str, Any] | None:
+        """Return what is kept of the step if it is done, for the inputs that it has now; else None.
+
+        Raises:
+            LlmSparseError: See `key`.
+        """
+        found = self._kept()
+        return found if found.get("key") == self.key else None
+
+    def earlier_seconds(self) -> float | None:
+        """Return how long it took the last time, whatever its inputs were; None if it was never done."""
+        return self._kept().get("seconds")
+
+    def _kept(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def shown(self) -> str:
+        """Return the command as it can be pasted into a shell, empty if there is none."""
+        return f"python -m {shlex.join(self._arguments(self.folder))}" if self.command else ""
+
+    def run(self, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+        """Do the step. Returns its record.
+
+        Args:
+            progress: Told how far the command says that it is, while it runs.
+
+        Raises:
+            RunError: The command failed; the last line that it printed is told.
+            LlmSparseError: What is done in this process failed.
+        """
+        unfinished = self.folder.with_name(f"{self.folder.name}{UNFINISHED}")
+        with disk_errors(self.folder):
+            if not (self.resumes and _text(unfinished / KEY) == self.key):
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+                (unfinished / KEY).write_text(self.key, encoding="utf-8")
+        started = time.monotonic()
+        if self.work is not None:
+            kept, peak = self.work(unfinished), None
+        else:
+            kept, peak = {}, self._run_command(unfinished, progress)
+        record = {
+            **kept, "key": self.key, "title": self.title, "command": self.shown(),
+            "seconds": round(time.monotonic() - started, 3), "peak_bytes": peak,
+        }  # fmt: skip
+        with disk_errors(self.folder):
+            (unfinished / KEY).unlink()
+            (unfinished / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            shutil.rmtree(self.folder, ignore_errors=True)
+            unfinished.replace(self.folder)
+        return record
+
+    def _arguments(self, folder: Path) -> list[str]:
+        return [part.replace(OWN_FOLDER, str(folder)) for part in self.command]
+
+    def _run_command(self, folder: Path, progress: Callable[[str], None] | None) -> int | None:
+        """Run the command with its output in a folder. Returns the peak of its memory, where the system tells it."""
+        log = self.folder.with_name(f"{self.folder.name}.{LOG}")
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *self._arguments(folder)], stdin=subprocess.DEVNULL, stdout=stream,
+                stderr=subprocess.STDOUT, env=own_environment(),
+            )  # fmt: skip
+            try:
+                code, peak = _wait(process, None if progress is None else partial(_tell, log, progress))
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+        if code:
+            last = last_line(log.read_text(encoding="utf-8", errors="replace"))
+            raise RunError(f"{self.title}: exit code {code}: {last}; {log} has all that it printed")
+        log.replace(folder / LOG)
+        return peak
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None] | None) -> tuple[int, int | None]:
+    """Wait for a process. Returns its exit code and its largest resident memory in bytes, or what this one has.
+
+    Args:
+        process: The process.
+        watch: Called from time to time while it runs.
+    """
+    if not hasattr(os, "wait4"):
+        return process.wait(), None
+    while True:
+        found, status, used = os.wait4(process.pid, 0 if watch is None else os.WNOHANG)
+        if found:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if watch is not None:
+            watch()
+            time.sleep(WATCHED_EVERY)
+
+
+def _tell(log: Path, progress: Callable[[str], None]) -> None:
+    """Tell how far a command is: the last progress bar of tqdm in what it printed."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        bars = _BAR.findall(stream.read())
+    if bars:
+        share, left = bars[-1]
+        progress(f"{share.decode()} %, {left.decode()} left")

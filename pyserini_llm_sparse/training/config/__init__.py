@@ -1,0 +1,1 @@
+"""The settings of a training phase, from its run file and the command line."""

@@ -1,0 +1,368 @@
+"""The models that are trained: a causal language model whose one forward pass gives vectors, or next-token losses.
+
+Each is the root module that DDP, FSDP or DeepSpeed wraps, so the weight of the output layer, which is used without its
+module, is touched inside the root's forward pass only, where it is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pyserini_llm_sparse.errors import DataError, UsageError
+from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
+from pyserini_llm_sparse.modelling.backbone.language_model import (
+    Backbone,
+    checkpoint_activations,
+    freeze_head,
+    load_trainable_backbone,
+    with_adapter,
+)
+from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint
+from pyserini_llm_sparse.modelling.folder import (
+    is_masked,
+    parse_encoder_name,
+    published,
+    read_json,
+    require_causal,
+    resolve_folder,
+)
+from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
+from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss
+
+
+class TrainableModel(nn.Module):
+    """What both models have.
+
+    Attributes:
+        backbone: The causal language model and how it is used; ``backbone.model`` is also the module ``model`` of this
+            one, with peft's model around it in LoRA training.
+        rebuild: Makes the model as it was before training; a sharded model is collected into it.
+    """
+
+    rebuild: Callable[[], TrainableModel]
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.model: nn.Module = backbone.model
+        self.backbone = backbone
+        # FSDP shards by these, as it does with a model of transformers.
+        self._no_split_modules = getattr(backbone.model, "_no_split_modules", None)
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the language model, which Trainer and DeepSpeed ask for."""
+        return self.backbone.model.config
+
+    def trained_weights(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return the weights that are trained, by name, on the CPU (themselves, not copies, if they are there).
+
+        Args:
+            state: Where to take them from rather than from the module, such as a sharded model's collected state.
+        """
+        wanted = dict(self.named_parameters()) if state is None else state
+        names = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        return {name: wanted[name].detach().cpu().contiguous() for name in names}
+
+    @torch.no_grad()
+    def load_trained_weights(self, weights: Mapping[str, Tensor], where: str) -> Self:
+        """Put trained weights back, all of them or none.
+
+        Args:
+            weights: What `trained_weights` returned.
+            where: Their place, for the message.
+
+        Raises:
+            DataError: They are those of another model, or were trained with other settings.
+        """
+        own = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        differing = sorted(
+            {name for name, weight in weights.items() if name in own and own[name].shape != weight.shape}
+            | (set(own) ^ set(weights))
+        )
+        if differing:
+            raise DataError(
+                f"{where}: {len(differing)} trained weights do not fit this run ({', '.join(differing[:3])}): model, "
+                "lora_rank, lora_targets, train_head or query_encoder are others; resume with the run's own settings"
+            )
+        for name, weight in weights.items():
+            own[name].copy_(weight)
+        return self
+
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Recompute activations in the backward pass; called by the Trainer."""
+        checkpoint_activations(self.backbone, **settings)
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """The same under its name before transformers 5.23."""
+        checkpoint_activations(self.backbone, **settings)
+
+    def _hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the last hidden states, for a text without content those of one meaningless position."""
+        if not input_ids.shape[1]:
+            input_ids, attention_mask = (functional.pad(tensor, (0, 1)) for tensor in (input_ids, attention_mask))
+        # A softmax over no position at all is not a number, and would spoil the gradient of the other texts.
+        first = torch.arange(input_ids.shape[1], device=input_ids.device) == 0
+        empty = ~attention_mask.bool().any(1, keepdim=True)
+        hidden = self.backbone.hidden(input_ids, torch.where(empty & first, 1, attention_mask))
+        if hidden.device.type != "cpu" and torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+        return hidden
+
+
+class RetrievalModel(TrainableModel):
+    """Encodes queries and documents, both in one forward pass.
+
+    Attributes:
+        spec: The encoding spec, without fingerprint; what it says beyond this class (prefix, BOS, truncation, top-k) is
+            the tokenization's and the encoder's.
+        representation: ``sparse`` or ``dense``.
+        dense_pooling: ``last-token`` or ``mean``.
+        query_weights: ``[vocabulary]``, the table of inference-free queries; a parameter if it is learned, None if the
+            model encodes the queries. Negative weights count as 0; a term at 0 gets no gradient and stays there.
+    """
+
+    query_weights: nn.Parameter | Tensor | None
+    allowed: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        spec: EncodingSpec,
+        allowed: Tensor,
+        *,
+        representation: str = "sparse",
+        dense_pooling: str = "last-token",
+        query_weights: Tensor | None = None,
+        learns_query_weights: bool = False,
+    ) -> None:
+        """Put a model together; `build_model` makes one of a run file.
+
+        Args:
+            backbone: The language model.
+            spec: The encoding spec.
+            allowed: bool ``[vocabulary]``, false for ids that never become terms.
+            representation: ``sparse`` or ``dense``.
+            dense_pooling: ``last-token`` or ``mean``.
+            query_weights: Where the table of inference-free queries starts.
+            learns_query_weights: Whether it is trained.
+        """
+        super().__init__(backbone)
+        self.spec = spec
+        self.representation = representation
+        self.dense_pooling = dense_pooling
+        self.register_buffer("allowed", allowed, persistent=False)
+        if query_weights is not None and learns_query_weights:
+            self.query_weights = nn.Parameter(query_weights.float())
+        else:
+            self.register_buffer("query_weights", None if query_weights is None else query_weights.float(), False)
+
+    def forward(
+        self,
+        query_input_ids: Tensor | None = None,
+        query_attention_mask: Tensor | None = None,
+        query_pool_mask: Tensor | None = None,
+        document_input_ids: Tensor | None = None,
+        document_attention_mask: Tensor | None = None,
+        document_pool_mask: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the vectors of queries and documents, None for a side that is not given.
+
+        Args:
+            query_input_ids: ``[queries, length]``.
+            query_attention_mask: The same shape, 1 for tokens.
+            query_pool_mask: The same shape, 1 for positions that are pooled; for inference-free queries, their terms.
+            document_input_ids: ``[documents, length]``.
+            document_attention_mask: As for queries.
+            document_pool_mask: As for queries.
+
+        Returns:
+            float32 ``[queries, dimensions]`` and ``[documents, dimensions]``. A sparse vector has a weight for each id
+            of the vocabulary, 0 for those that never become terms; a dense one has length 1.
+        """
+        queries = documents = None
+        if query_input_ids is not None and query_attention_mask is not None and query_pool_mask is not None:
+            if self.query_weights is not None:
+                queries = self._weighed(query_input_ids, query_pool_mask, self.query_weights)
+            else:
+                queries = self._encode(query_input_ids, query_attention_mask, query_pool_mask)
+        if document_input_ids is not None and document_attention_mask is not None and document_pool_mask is not None:
+            documents = self._encode(document_input_ids, document_attention_mask, document_pool_mask)
+        return queries, documents
+
+    def learned_query_weights(self) -> Tensor | None:
+        """Return the table as it is to be saved: float32 ``[vocabulary]``, never negative, 0 where no term can be."""
+        if self.query_weights is None:
+            return None
+        return torch.where(self.allowed, torch.relu(self.query_weights.detach()), 0).cpu()
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor, pool_mask: Tensor) -> Tensor:
+        hidden = self._hidden(input_ids, attention_mask)
+        if not input_ids.shape[1]:
+            pool_mask = functional.pad(pool_mask, (0, 1))
+            attention_mask = pool_mask
+        if self.representation == "dense":
+            kept = pool_mask if self.dense_pooling == "mean" else _last_token(attention_mask)
+            return _dense(hidden, kept)
+        largest = max_logits(hidden, self.backbone.head_weight, pool_mask, self.backbone.head_bias)
+        return torch.where(self.allowed, activate(largest, self.spec.logit_scale), 0)
+
+    def _weighed(self, input_ids: Tensor, pool_mask: Tensor, table: Tensor) -> Tensor:
+        """Weight the terms that queries contain from the table."""
+        counts = torch.zeros(len(input_ids), len(table), device=table.device)
+        counts = counts.scatter_add_(1, input_ids, pool_mask.to(counts.dtype))
+        if not self.spec.query_term_counts:
+            counts = counts.clamp(max=1)
+        return counts * torch.where(self.allowed, torch.relu(table.float()), 0)
+
+
+class AdaptationModel(TrainableModel):
+    """Predicts tokens, from logits and, if that is trained, from their sparse weights.
+
+    Attributes:
+        sparse_weight: Weight of the second part of the loss; 0 leaves it out.
+    """
+
+    def __init__(self, backbone: Backbone, sparse_weight: float) -> None:
+        super().__init__(backbone)
+        self.sparse_weight = sparse_weight
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean cross-entropy of the logits, and that of ``log1p(relu(logits))`` (0 if it is left out).
+
+        Args:
+            input_ids: ``[batch, length]``.
+            attention_mask: The same shape, 1 for tokens.
+            targets: The same shape, the token that each position predicts, or -100.
+        """
+        hidden = self._hidden(input_ids, attention_mask)
+        head = self.backbone
+        return next_token_loss(hidden, head.head_weight, targets, self.sparse_weight, head.head_bias)
+
+
+def starting_checkpoint(config: ModelConfig) -> Checkpoint:
+    """Find the model that a run starts from, with its tokenizer; weights are not loaded yet.
+
+    Raises:
+        UsageError: It is a masked language model that is to be adapted, or its name sets fields of the run file.
+        LlmSparseError: As `checkpoint.load_checkpoint` says.
+    """
+    named = parse_encoder_name(config.model)
+    if named.overrides:
+        raise UsageError(
+            f"model: {config.model}: fields of the encoding spec are fields of the run file; give them there"
+        )
+    trusted = config.trust_remote_code
+    has_spec = published(named.model) is not None
+    if not has_spec:
+        folder = resolve_folder(named.model, None, trusted)
+        architecture = read_json(folder / "config.json") or {}
+        if isinstance(config, AdaptConfig):
+            # Before anything else is found fault with, such as its attention.
+            require_causal(config.model, architecture)
+        has_spec = (folder / SPEC_FILE).is_file() or is_masked(architecture)
+    # A model that says how it attends goes on so, unless the run file says otherwise.
+    given = {} if has_spec and "attention" not in config.model_fields_set else {"attention": config.attention}
+    return load_checkpoint(replace(named, overrides=given, trust_remote_code=trusted), dtype=config.dtype)
+
+
+def build_model(
+    config: RetrieveConfig, checkpoint: Checkpoint | None = None, query_weights: Tensor | None = None
+) -> RetrievalModel:
+    """Make the retriever that a run file describes, as it is before training, on the CPU.
+
+    Args:
+        config: The run file.
+        checkpoint: What it starts from, if that has been looked up already.
+        query_weights: ``[vocabulary]``, where the table of inference-free queries starts; by default where the
+            checkpoint's own ends.
+
+    Raises:
+        UsageError: Queries are inference-free, but there is no table.
+        LlmSparseError: The model cannot be loaded or does not fit; see `backbone.load_trainable_backbone`.
+    """
+    checkpoint = checkpoint or starting_checkpoint(config)
+    inference_free = config.query_encoder == "inference-free"
+    if inference_free and query_weights is None and checkpoint.query_term_weights is not None:
+        query_weights = torch.from_numpy(checkpoint.query_term_weights.copy())
+    if inference_free and (query_weights is None or query_weights.shape != (checkpoint.vocabulary_size,)):
+        raise UsageError(
+            f"{config.model}: query_encoder: inference-free: there is no table of {checkpoint.vocabulary_size} term "
+            "weights to start from; give one, or start from a model that has one"
+        )
+    spec = config.encoding_spec()
+    allowed = torch.tensor([token is not None for token in checkpoint.tokens])
+    allowed[[number for number in spec.excluded_token_ids if number < len(allowed)]] = False
+    model = RetrievalModel(
+        _backbone(config, checkpoint, uses_head=config.representation == "sparse"),
+        spec,
+        allowed,
+        representation=config.representation,
+        dense_pooling=config.dense_pooling,
+        query_weights=query_weights if inference_free else None,
+        learns_query_weights=config.query_term_weights == "learned",
+    )
+    model.rebuild = partial(build_model, config, checkpoint, query_weights)
+    return model
+
+
+def build_adaptation_model(config: AdaptConfig, checkpoint: Checkpoint | None = None) -> AdaptationModel:
+    """Make the language model that a run file of `adapt` describes, as it is before training, on the CPU.
+
+    Raises:
+        LlmSparseError: The model cannot be loaded or does not fit; see `backbone.load_trainable_backbone`.
+    """
+    checkpoint = checkpoint or starting_checkpoint(config)
+    sparse_weight = config.sparse_weight if config.objective == "sparse-next-token" else 0.0
+    model = AdaptationModel(_backbone(config, checkpoint, uses_head=True), sparse_weight)
+    model.rebuild = partial(build_adaptation_model, config, checkpoint)
+    return model
+
+
+def _backbone(config: ModelConfig, checkpoint: Checkpoint, uses_head: bool) -> Backbone:
+    """Load the language model, and put the adapter in."""
+    backbone = load_trainable_backbone(
+        checkpoint.folder,
+        attention=config.attention,
+        dtype=config.dtype,
+        base=checkpoint.base,
+        trust_remote_code=config.trust_remote_code,
+        attention_implementation=config.attention_implementation,
+    )
+    # A head that nothing uses gets no gradient, which DDP would wait for.
+    trains_head = config.trains_head and (uses_head or backbone.ties_embeddings)
+    if not trains_head:
+        freeze_head(backbone)
+    if config.lora_rank is None:
+        return backbone
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # every process starts from the same adapter
+        return with_adapter(
+            backbone,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            targets=config.lora_targets,
+            trains_head=trains_head,
+        )
+
+
+def _last_token(attention_mask: Tensor) -> Tensor:
+    """Return a mask of the last attended position of each text, wherever its padding is."""
+    positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
+    last = (positions * attention_mask).amax(1, keepdim=True)
+    return (positions == last) & (last > 0)
+
+
+def _dense(hidden: Tensor, kept: Tensor) -> Tensor:
+    """Return the mean of the kept states as a vector of length 1; 0 for a text that keeps none."""
+    weights = kept.unsqueeze(2).float()
+    pooled = (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+    return functional.normalize(pooled, dim=1)

@@ -1,0 +1,42 @@
+"""Where the table of inference-free queries starts: a term's weight is ``sqrt(.3 IDF)`` over the training documents.
+
+A query's term counts as often as it occurs, and BM25 would weight it by its IDF. A document's weight for a term that it
+has is learnt; giving both sides the square root lets both move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+
+IDF_FACTOR = 0.3
+TEXTS_AT_A_TIME = 1024
+
+
+def starting_query_weights(documents: Iterable[str], tokenization: Tokenization, vocabulary_size: int) -> Tensor:
+    """Return ``sqrt(.3 IDF)`` of each term, IDF as in BM25 (Robertson and Zaragoza, 2009, section 3.3).
+
+    Args:
+        documents: The training documents, each once.
+        tokenization: Tokenises them as documents are; prefix and special tokens count as well, and get next to nothing.
+        vocabulary_size: Number of ids.
+
+    Returns:
+        float32 ``[vocabulary]``; a term of no document has the weight of one that occurs in a single document.
+    """
+    frequency = np.zeros(vocabulary_size, dtype=np.int64)
+    count = 0
+    remaining = iter(documents)
+    while texts := list(islice(remaining, TEXTS_AT_A_TIME)):
+        for text in tokenization.token_ids(texts, "document"):
+            frequency[np.unique(np.array(text.ids, dtype=np.int64))] += 1
+        count += len(texts)
+    seen = np.maximum(frequency, 1)
+    idf = np.log1p((count - seen + 0.5) / (seen + 0.5))
+    return torch.from_numpy(np.sqrt(IDF_FACTOR * idf)).float()
