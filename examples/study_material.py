@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pyserini_llm_sparse.files.vector_lines import atomic_file
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.training.config.fields import MineConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pyserini_llm_sparse.modelling.vectors import SparseVectors
     from pyserini_llm_sparse.plugin import register
 
-__version__ = "0.1.0"
+from pyserini_llm_sparse.version import __version__
 
 __all__ = ["EncodingSpec", "SparseEncoder", "SparseVectors", "__version__", "register"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyserini_llm_sparse.errors import OutOfMemoryError, UsageError
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint
 from pyserini_llm_sparse.modelling.engine import Engine, load_engine
-from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.query_cache import QueryCache
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, Side
 from pyserini_llm_sparse.modelling.terms import TermVocabulary

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sysconfig
+from importlib import metadata
 from pathlib import Path
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU time and of the period that they are for
@@ -70,3 +72,26 @@ def processor_field(name: str, info: Path = CPU_INFO) -> str | None:
 def cores_each(processes: int) -> int:
     """Return how many cores each of several processes on this machine should use."""
     return max(1, (allowed_cores() or os.cpu_count() or 1) // processes)
+
+
+def last_line(printed: str) -> str:
+    """Return the last line that says something of what a command printed."""
+    lines = (" ".join(line.split()) for line in reversed(printed.splitlines()))
+    return next((line[:300] for line in lines if line), "it printed nothing")
+
+
+def own_environment() -> dict[str, str]:
+    """Return the environment of a child that must find this very package, also where it is not installed."""
+    home = str(Path(__file__).resolve().parents[3])
+    if home == sysconfig.get_path("purelib"):
+        return dict(os.environ)
+    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of a package, None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from examples.bert_splade.start import calibrate, solve_head
 from examples.study_material import TRAIN_FILE, prepare, sentence_encoder, with_negatives
-from pyserini_llm_sparse.files.vector_lines import atomic_folder
+from pyserini_llm_sparse.files.atomic import atomic_folder
 from pyserini_llm_sparse.system import multiplies_bfloat16
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.data.sources import read_examples

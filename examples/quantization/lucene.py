@@ -15,7 +15,8 @@ from benchmarks.beir_collections import commands, run
 from examples.quantization.collection import Collection
 from pyserini_llm_sparse.files.vector_lines import cached_query_line, vector_line
 from pyserini_llm_sparse.indexing.lucene import LuceneIndex
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec, sidecar
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 
 LAUNCHER = "pyserini_llm_sparse.pyserini"  # Pyserini's commands with this plugin, also where it is not installed
 HITS = 10  # of the search that is timed

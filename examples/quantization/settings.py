@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyserini_llm_sparse.files.vector_lines import atomic_file
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.onnx.runtime.description import PRECISIONS
 
 COLLECTIONS = ("cranfield", "cacm", "nfcorpus", "scifact")

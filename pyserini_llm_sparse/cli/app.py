@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, export, index, regress, search, train
 from pyserini_llm_sparse.cli.console import PROGRAM, examples, say
 from pyserini_llm_sparse.errors import LlmSparseError, PartialError, ResourceError
 from pyserini_llm_sparse.plugin.patches.environment import share_cores
+from pyserini_llm_sparse.version import __version__
 
 TRACEBACK = "PYSERINI_LLM_SPARSE_TRACEBACK"
 INTERRUPTED = 130

@@ -13,11 +13,11 @@ from typing import Literal
 
 import typer
 
-from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import duration, print_json, without_java_warnings
 from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
-from pyserini_llm_sparse.modelling.folder import EMBEDDED, KEYWORD
+from pyserini_llm_sparse.modelling.names import EMBEDDED, KEYWORD
+from pyserini_llm_sparse.version import __version__
 
 NAME = "doctor"
 EXAMPLES = ("doctor", "doctor --encoder my-model --json")

@@ -14,7 +14,7 @@ import typer
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, duration, print_json, progress_bar, say
 from pyserini_llm_sparse.errors import PartialError, UsageError
-from pyserini_llm_sparse.modelling.folder import KEYWORD
+from pyserini_llm_sparse.modelling.names import KEYWORD
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.indexing.vectors import EncodeReport

@@ -13,9 +13,10 @@ from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, require_new_file, say
 from pyserini_llm_sparse.cli.topics import encode_topics, load_topics
 from pyserini_llm_sparse.errors import PartialError, UsageError
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.topics import Topic
-from pyserini_llm_sparse.files.vector_lines import atomic_file, cached_query_line, json_string_line, tsv_string_line
-from pyserini_llm_sparse.modelling.folder import KEYWORD
+from pyserini_llm_sparse.files.vector_lines import cached_query_line, json_string_line, tsv_string_line
+from pyserini_llm_sparse.modelling.names import KEYWORD
 from pyserini_llm_sparse.modelling.spec import sidecar
 
 NAME = "encode-queries"

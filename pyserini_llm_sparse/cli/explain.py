@@ -12,7 +12,7 @@ import typer
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, print_json, without_java_warnings
 from pyserini_llm_sparse.errors import RunError, UsageError
-from pyserini_llm_sparse.modelling.folder import KEYWORD, parse_encoder_name
+from pyserini_llm_sparse.modelling.names import KEYWORD, parse_encoder_name
 
 NAME = "explain"
 EXAMPLES = (

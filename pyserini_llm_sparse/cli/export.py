@@ -11,7 +11,7 @@ import typer
 
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import print_json, say
-from pyserini_llm_sparse.modelling.folder import KEYWORD
+from pyserini_llm_sparse.modelling.names import KEYWORD
 
 NAME = "export"
 EXAMPLES = (

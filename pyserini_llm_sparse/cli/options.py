@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pyserini_llm_sparse.modelling.folder import FASTEST, KEYWORD
+from pyserini_llm_sparse.modelling.names import FASTEST, KEYWORD
 
 
 class PrecisionOption(StrEnum):

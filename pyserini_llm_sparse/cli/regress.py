@@ -41,7 +41,7 @@ def command(
     Nothing is done twice: what is done and has the same inputs stays, and an interrupted run goes on. Exit code 6: a
     score is FAIL, or nothing could be run; 7: a system could not be run, others were.
     """
-    from pyserini_llm_sparse.files.vector_lines import atomic_file, disk_errors
+    from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
     from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
     from pyserini_llm_sparse.regressions.report.markdown import as_json, report, score_table
     from pyserini_llm_sparse.regressions.report.page import page

@@ -15,8 +15,9 @@ import typer
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, duration, require_new_file, say, without_java_warnings
 from pyserini_llm_sparse.cli.topics import encode_topics, load_topics
-from pyserini_llm_sparse.files.vector_lines import atomic_file, msmarco_lines, run_lines
-from pyserini_llm_sparse.modelling.folder import KEYWORD, parse_encoder_name
+from pyserini_llm_sparse.files.atomic import atomic_file
+from pyserini_llm_sparse.files.trec import msmarco_lines, run_lines
+from pyserini_llm_sparse.modelling.names import KEYWORD, parse_encoder_name
 
 NAME = "search"
 EXAMPLES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -88,3 +89,20 @@ def _loader() -> Any:
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
     return Loader
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a file's JSON object, None if there is no such file.
+
+    Raises:
+        DataError: The file is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}; restore the file") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a JSON object; restore the file")
+    return content

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, read_lines
@@ -50,3 +52,32 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     if not qrels:
         raise DataError(f"{path}: no judgements: the file holds no records; check the path")
     return qrels
+
+
+class Ranked(NamedTuple):
+    """A line of a run file: a document in the ranking of a query."""
+
+    query: str
+    document: str
+    rank: int
+    score: float
+
+
+def read_run(path: Path) -> Iterator[Ranked]:
+    """Yield the lines of a run file, in their order."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            query, _, document, rank, score, _ = line.split()
+            yield Ranked(query, document, int(rank), float(score))
+
+
+def run_lines(identifier: str, hits: Sequence[tuple[str, float]], tag: str) -> bytes:
+    """Return a query's lines of a TREC run: ``qid Q0 docid rank score tag``, six decimals as Pyserini writes."""
+    return "".join(
+        f"{identifier} Q0 {document} {rank} {score:.6f} {tag}\n" for rank, (document, score) in enumerate(hits, start=1)
+    ).encode()
+
+
+def msmarco_lines(identifier: str, hits: Sequence[tuple[str, float]]) -> bytes:
+    """Return a query's lines of an MS MARCO run: query id, document id and rank, with tabs between them."""
+    return "".join(f"{identifier}\t{document}\t{rank}\n" for rank, (document, _) in enumerate(hits, start=1)).encode()

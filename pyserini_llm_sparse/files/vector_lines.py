@@ -2,103 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO
+from collections.abc import Mapping
 
 import orjson
-
-from pyserini_llm_sparse.errors import ResourceError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path, staging: Path | None = None) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name only when it is complete and on disk.
-
-    Args:
-        path: The file's name in the end.
-        staging: Folder for the unfinished file, on the same file system; None for the folder of the path. Vectors need
-            one, for Lucene reads every file beside them, hidden ones too.
-
-    Raises:
-        ResourceError: The disk is full, or the folder cannot be written to. The unfinished file is removed.
-    """
-    with disk_errors(path):
-        handle, name = tempfile.mkstemp(dir=staging or path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder, which takes the place of `folder` and what it holds when the block ends without an error.
-
-    Raises:
-        ResourceError: The disk is full, or the parent folder cannot be written to.
-    """
-    with disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            yield temporary
-            temporary.chmod(0o755)
-            for path in temporary.rglob("*"):
-                # mkdtemp and safetensors make things private; a model is read by others, too
-                path.chmod(0o755 if path.is_dir() else 0o644)
-            _replace_folder(temporary, folder)
-            sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into a `ResourceError` that names the path and a remedy."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise ResourceError(
-                f"{path}: disk full: {error.strerror}; free some space and give the same command again, finished parts "
-                "are kept"
-            ) from error
-        if error.errno == errno.EXDEV:
-            raise ResourceError(
-                f"{path}: cannot be put in place: its folder is a mount point of its own; choose a folder inside it"
-            ) from error
-        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}; choose another place") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power loss, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
-            raise
-    finally:
-        os.close(handle)
 
 
 def vector_line(identifier: str, impacts: Mapping[str, int], contents: str | None = None) -> bytes:
@@ -131,33 +38,3 @@ def json_string_line(identifier: str, impacts: Mapping[str, int]) -> bytes:
 def tsv_string_line(identifier: str, impacts: Mapping[str, int]) -> bytes:
     """Return a line for Anserini's ``-topicReader TsvString``, which no query may leave empty."""
     return f"{identifier}\t{pretokenized(impacts)}\n".encode()
-
-
-def run_lines(identifier: str, hits: Sequence[tuple[str, float]], tag: str) -> bytes:
-    """Return a query's lines of a TREC run: ``qid Q0 docid rank score tag``, six decimals as Pyserini writes."""
-    return "".join(
-        f"{identifier} Q0 {document} {rank} {score:.6f} {tag}\n" for rank, (document, score) in enumerate(hits, start=1)
-    ).encode()
-
-
-def msmarco_lines(identifier: str, hits: Sequence[tuple[str, float]]) -> bytes:
-    """Return a query's lines of an MS MARCO run: query id, document id and rank, with tabs between them."""
-    return "".join(f"{identifier}\t{document}\t{rank}\n" for rank, (document, _) in enumerate(hits, start=1)).encode()
-
-
-def _umask() -> int:
-    """Return the process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """Put a finished folder in a place, which may hold an older one."""
-    if not target.exists():
-        new.replace(target)
-        return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-    target.replace(old / "replaced")
-    new.replace(target)
-    shutil.rmtree(old, ignore_errors=True)

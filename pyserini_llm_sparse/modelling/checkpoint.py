@@ -16,19 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError
-from pyserini_llm_sparse.files.vector_lines import atomic_folder
+from pyserini_llm_sparse.files.atomic import atomic_folder
+from pyserini_llm_sparse.files.settings import read_json
 from pyserini_llm_sparse.modelling.contract import checkpoint_spec, warn_of_long_texts
 from pyserini_llm_sparse.modelling.fingerprint import fingerprint
-from pyserini_llm_sparse.modelling.folder import (
-    ModelReference,
-    is_masked,
-    published,
-    read_json,
-    require_language_model,
-    resolve_folder,
-)
+from pyserini_llm_sparse.modelling.folder import is_masked, require_language_model, resolve_folder
+from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
+from pyserini_llm_sparse.modelling.published import published
 from pyserini_llm_sparse.modelling.query_table import load_query_term_weights, save_query_term_weights
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TOKENIZER_FILES, TextTokenizer
 from pyserini_llm_sparse.onnx.runtime.description import (
     ExportDescription,

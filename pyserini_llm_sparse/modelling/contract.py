@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.modelling.folder import LOADING_OPTIONS, SPLADE, ModelReference, is_masked, published
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling.folder import is_masked
+from pyserini_llm_sparse.modelling.names import LOADING_OPTIONS, SPEC_FILE, ModelReference
+from pyserini_llm_sparse.modelling.published import SPLADE, published
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 
 _logger = logging.getLogger("pyserini_llm_sparse")

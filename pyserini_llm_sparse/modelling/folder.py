@@ -6,174 +6,16 @@ The start-up hook asks this module about any encoder name that Pyserini is given
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
-
-KEYWORD = "csplade"
-EMBEDDED = Path(__file__).resolve().parents[1] / "models" / "csplade"
-SPEC_FILE = "encoding_spec.json"  # as in spec.py, which imports pydantic
-
-LOADING_OPTIONS = ("base", "tokenizer", "revision", "subfolder", "precision", "trust_remote_code")
-FASTEST = "auto"  # in place of a precision: the fastest on the machine
-_FIELD = re.compile(r",(?=[a-z_]+=)")
+from pyserini_llm_sparse.files.settings import read_json
+from pyserini_llm_sparse.modelling.names import EMBEDDED, SPEC_FILE
 
 # Everything of a repository that is needed, and nothing that can run code or is another format's copy.
 _WANTED = ["*.json", "*.safetensors", "*.model", "vocab.txt", "merges.txt"]
 _UNWANTED = ["original/*", "consolidated*", "onnx/*", "openvino/*", "*.onnx*", "checkpoint-*"]
-
-
-@dataclass(frozen=True)
-class ModelReference:
-    """A model and how it is to be loaded.
-
-    Attributes:
-        model: Path of a directory, or hub id.
-        overrides: Fields of the encoding spec by name, values as text or as Python values.
-        base: Path or hub id of the model that an adapter belongs to, instead of the one that the adapter names.
-        tokenizer: Path or hub id of the tokenizer, instead of the model's own.
-        revision: Branch, tag or commit on the hub.
-        subfolder: Folder inside the repository or directory that holds the model.
-        precision: Of the ONNX export that computes the vectors instead of torch, made at its first use; ``auto`` for
-            what is the fastest.
-        trust_remote_code: Whether code that comes with the model may run.
-    """
-
-    model: str
-    overrides: dict[str, Any] = field(default_factory=dict)
-    base: str | None = None
-    tokenizer: str | None = None
-    revision: str | None = None
-    subfolder: str | None = None
-    precision: str | None = None
-    trust_remote_code: bool = False
-
-    def with_options(self, **options: Any) -> ModelReference:
-        """Return the reference with loading options and spec fields added or replaced; None leaves one as it is."""
-        values = {name: getattr(self, name) for name in LOADING_OPTIONS}
-        overrides = dict(self.overrides)
-        for name, value in options.items():
-            if name in LOADING_OPTIONS:
-                values[name] = values[name] if value is None else value
-            else:
-                overrides[name] = value
-        values["trust_remote_code"] = _truth("trust_remote_code", values["trust_remote_code"])
-        return ModelReference(self.model, overrides, **values)
-
-
-@dataclass(frozen=True)
-class PublishedModel:
-    """What a published checkpoint does not say itself: its contract (docs of the model, or its paper's code).
-
-    Attributes:
-        spec: Fields of its encoding spec.
-        tokenizer: Whose tokenizer it uses, if it comes without one.
-        subfolder: Where in the repository it lies.
-        hidden_size_exponent: The logit scale is the model's hidden size to this power.
-    """
-
-    spec: dict[str, Any]
-    tokenizer: str | None = None
-    subfolder: str | None = None
-    hidden_size_exponent: float = 0.0
-
-
-_LION = PublishedModel(  # arXiv 2502.15526 and the model's README
-    {"attention": "bidirectional", "add_bos": True, "query_max_length": 64, "document_max_length": 192},
-    hidden_size_exponent=-0.25,
-)
-_LACONIC = PublishedModel(  # arXiv 2601.01684; without a tokenizer of its own, all three sizes have that of Llama 3
-    {
-        "attention": "bidirectional", "add_bos": False, "query_prefix": "query: ", "document_prefix": "passage: ",
-        "query_max_length": 256, "document_max_length": 256, "query_top_k": 512, "document_top_k": 512,
-    },
-    tokenizer="meta-llama/Llama-3.2-1B",
-)  # fmt: skip
-_SPLADE_CODE = {
-    "attention": "bidirectional", "add_bos": False, "query_max_length": 1024, "document_max_length": 1024,
-}  # fmt: skip
-
-PUBLISHED: dict[str, PublishedModel] = {
-    "hzeng/lion-sp-1b-llama3-marco-mntp": _LION,
-    "hzeng/lion-sp-8b-llama3-marco-mntp": _LION,
-    "utahnlp/laconic-1b": _LACONIC,
-    "utahnlp/laconic-3b": _LACONIC,
-    "utahnlp/laconic-8b": _LACONIC,
-    "naver/splade-code-06b": PublishedModel(_SPLADE_CODE),
-    "naver/splade-code-8b": PublishedModel(_SPLADE_CODE, subfolder="lora"),
-}
-
-# Of masked language models without a spec: what Pyserini's own encoders of SPLADE do (arXiv 2109.10086).
-SPLADE: dict[str, Any] = {
-    "attention": "bidirectional", "query_max_length": 256, "document_max_length": 256, "impact_factor": 256 / 5,
-}  # fmt: skip
-
-
-def published(model: str) -> PublishedModel | None:
-    """Return the contract of a published model by its hub id, in any case of letters; None if it is not known."""
-    return PUBLISHED.get(model.lower())
-
-
-def parse_encoder_name(name: str) -> ModelReference:
-    """Read an encoder's name.
-
-    ``csplade`` is the model that the package carries; ``csplade:MODEL`` one at a path or on the hub, and so is any
-    other text. Each may be followed by ``,field=value``: fields of the encoding spec, or one of `LOADING_OPTIONS`. A
-    comma that no ``name=`` follows belongs to the path or value before it.
-
-    Raises:
-        UsageError: No model is named, or a field is given twice.
-
-    >>> parse_encoder_name("csplade:org/model,attention=echo,query_prefix=query, ").overrides
-    {'attention': 'echo', 'query_prefix': 'query, '}
-    """
-    model, *fields = _FIELD.split(name)
-    if model.lower() == KEYWORD:
-        model = str(EMBEDDED)
-    elif model.lower().startswith(f"{KEYWORD}:"):
-        model = model[len(KEYWORD) + 1 :]
-    if not model.strip() or ("=" in model and not Path(model).exists()):
-        raise UsageError(
-            f"encoder {name!r}: names no model; write csplade, csplade:PATH or csplade:HUB_ID, each with ,field=value"
-        )
-    options: dict[str, str] = {}
-    for part in fields:
-        key, value = part.split("=", 1)
-        if key in options:
-            raise UsageError(f"encoder {name!r}: {key} is given twice; keep one")
-        options[key] = value
-    return ModelReference(model).with_options(**options)
-
-
-def is_ours(name: str | None, force: bool = False) -> bool:
-    """Tell whether an encoder name means an encoder of this package.
-
-    Ours are the keyword ``csplade`` with or without a model, any path or hub id that contains it (Pyserini, too, infers
-    an encoder's class from a part of its name), published models that we know, and directories with an encoding spec.
-    A file is never ours: Pyserini reads encoded queries from it.
-
-    Args:
-        name: What Pyserini was given as ``--encoder``.
-        force: Whether ``--encoder-class csplade`` was given, which makes any name ours.
-    """
-    if not name:
-        return False
-    if force:
-        return True
-    if name.lower().startswith((f"{KEYWORD}:", f"{KEYWORD},")):
-        return True
-    try:
-        path = Path(_FIELD.split(name)[0])
-        if path.is_file() or Path(name).is_file():
-            return False
-        if path.is_dir():  # of a directory its own name counts, not those of the folders that it lies in
-            return (path / SPEC_FILE).is_file() or KEYWORD in path.resolve().name.lower()
-    except (OSError, ValueError):
-        return False  # too long, or with a NUL: no path
-    return KEYWORD in name.lower() or published(str(path)) is not None
 
 
 def resolve_folder(model: str, revision: str | None = None, trust_remote_code: bool = False) -> Path:
@@ -255,23 +97,6 @@ def require_language_model(folder: Path, known: bool = False) -> None:
         )
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a file's JSON object, None if there is no such file.
-
-    Raises:
-        DataError: The file is not a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}; restore the file") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a JSON object; restore the file")
-    return content
-
-
 def is_masked(config: dict[str, Any]) -> bool:
     """Tell whether a model's configuration is that of a masked language model with its head (BERT, as in SPLADE)."""
     return _architecture(config).endswith("ForMaskedLM")
@@ -345,13 +170,3 @@ def _st_remedy(folder: Path) -> str:
             "language model with SpladePooling of max and relu, without prompts"
         )
     return "its vectors are dense, not sparse; use Pyserini's --encoder-class sentence-transformers for it"
-
-
-def _truth(name: str, value: Any) -> bool:
-    """Read a yes or no."""
-    text = str(value).lower()
-    if text in ("true", "1", "yes"):
-        return True
-    if text in ("false", "0", "no"):
-        return False
-    raise UsageError(f"{name}={value}: neither true nor false; write {name}=true or leave it out")

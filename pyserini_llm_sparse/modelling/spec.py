@@ -17,9 +17,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError
-from pyserini_llm_sparse.files.vector_lines import atomic_file
+from pyserini_llm_sparse.files.atomic import atomic_file
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
 
-SPEC_FILE = "encoding_spec.json"
 ALLOW_MISMATCH = "PYSERINI_LLM_SPARSE_ALLOW_MISMATCH"  # fields that may differ between encoder and index
 
 Attention = Literal["causal", "echo", "bidirectional"]

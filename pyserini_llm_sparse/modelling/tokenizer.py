@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
-from pyserini_llm_sparse.modelling.folder import read_json
+from pyserini_llm_sparse.files.settings import read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")

@@ -39,11 +39,11 @@ class RememberChoice(argparse.Action):
 
 def is_ours(encoder: object, encoder_class: object = None) -> bool:
     """Tell whether an encoder's name, or the class given for it, means this package."""
-    from pyserini_llm_sparse.modelling import folder
+    from pyserini_llm_sparse.modelling import names
 
     if encoder_class is not None:
         return encoder_class == ENCODER_CLASS
-    return isinstance(encoder, str) and folder.is_ours(encoder)
+    return isinstance(encoder, str) and names.is_ours(encoder)
 
 
 def encoder_requested(arguments: Sequence[str] | None = None) -> bool:
@@ -65,12 +65,12 @@ def encoder_requested(arguments: Sequence[str] | None = None) -> bool:
 
 def our_index_requested() -> bool:
     """Tell whether ``--index`` names an index that carries an encoding spec."""
-    from pyserini_llm_sparse.modelling import folder
+    from pyserini_llm_sparse.modelling import names
 
     named = [argument.partition("=") for argument in sys.argv[1:]]
     following = [*sys.argv[2:], ""]
     return any(
-        option == "--index" and (Path(value or after) / folder.SPEC_FILE).is_file()
+        option == "--index" and (Path(value or after) / names.SPEC_FILE).is_file()
         for (option, _, value), after in zip(named, following, strict=True)
     )
 

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
 from pyserini_llm_sparse.plugin import command_line
-from pyserini_llm_sparse.versions import installed_version
+from pyserini_llm_sparse.system import installed_version
+from pyserini_llm_sparse.version import __version__
 
 logger = logging.getLogger("pyserini_llm_sparse")
 

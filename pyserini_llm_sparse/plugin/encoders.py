@@ -13,7 +13,7 @@ from pyserini.encode import DocumentEncoder, QueryEncoder
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.indexing.lucene import require_index_spec
-from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.terms import ESCAPE
 from pyserini_llm_sparse.plugin.command_line import PyseriniDefault, one_line_errors
 

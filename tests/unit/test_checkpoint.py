@@ -17,9 +17,9 @@ from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyserini_llm_sparse.modelling.fingerprint import fingerprint
-from pyserini_llm_sparse.modelling.folder import ModelReference, parse_encoder_name
+from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference, parse_encoder_name
 from pyserini_llm_sparse.modelling.query_table import QUERY_TERM_WEIGHTS_FILE
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from tests.checkpoints import (
     TEXTS,

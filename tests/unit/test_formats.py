@@ -14,18 +14,14 @@ import pytest
 import zstandard
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.corpus import corpus_files, read_corpus
 from pyserini_llm_sparse.files.duplicates import SeenIds
 from pyserini_llm_sparse.files.lines import MAXIMUM_LINE, read_lines
 from pyserini_llm_sparse.files.records import Document, Rejected
 from pyserini_llm_sparse.files.topics import Topic, read_topics
-from pyserini_llm_sparse.files.vector_lines import (
-    atomic_file,
-    cached_query_line,
-    run_lines,
-    tsv_string_line,
-    vector_line,
-)
+from pyserini_llm_sparse.files.trec import run_lines
+from pyserini_llm_sparse.files.vector_lines import cached_query_line, tsv_string_line, vector_line
 
 GOOD = b'{"id": "good", "contents": "a text"}\n'
 

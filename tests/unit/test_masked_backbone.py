@@ -15,8 +15,8 @@ from pyserini_llm_sparse.errors import DataError, RunError, UsageError
 from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, load_backbone, probe
 from pyserini_llm_sparse.modelling.backbone.masked import own_logits, table_positions
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pyserini_llm_sparse.modelling.folder import ModelReference
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.fields import AdaptConfig
 from pyserini_llm_sparse.training.retriever.model import starting_checkpoint
 from tests.checkpoints import TEXTS, change_json, checkpoint, copied

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.files.measures import parse_measure
-from pyserini_llm_sparse.modelling.folder import parse_encoder_name, published
+from pyserini_llm_sparse.modelling.names import parse_encoder_name
+from pyserini_llm_sparse.modelling.published import published
 from pyserini_llm_sparse.regressions.recipe.fields import Recipe
 from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
 from pyserini_llm_sparse.regressions.recipe.systems import Csplade, Dense, Run, Splade

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec, sidecar
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 
 
 def test_a_saved_spec_is_read_back_equal(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tokenizers import processors
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
 from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
-from pyserini_llm_sparse.modelling.folder import ModelReference
+from pyserini_llm_sparse.modelling.names import ModelReference
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
-from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.data.batching import (

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ import orjson
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
 from pyserini_llm_sparse.indexing.lucene.reading import LuceneIndex
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
+from pyserini_llm_sparse.system import last_line, own_environment
 
 
 @dataclass(frozen=True)
@@ -94,21 +93,6 @@ def run_indexer(arguments: Sequence[str], index: str | Path, log: str | Path | N
         raise RunError(
             f"{index}: pyserini.index.lucene ended with exit code {done.returncode}: {last_line(done.stdout)}"
         )
-
-
-def last_line(printed: str) -> str:
-    """Return the last line that says something of what a command printed."""
-    lines = (" ".join(line.split()) for line in reversed(printed.splitlines()))
-    return next((line[:300] for line in lines if line), "it printed nothing")
-
-
-def own_environment() -> dict[str, str]:
-    """Return the environment of a child that must find this very package, also where it is not installed."""
-    home = str(Path(__file__).resolve().parents[3])
-    if home == sysconfig.get_path("purelib"):
-        return dict(os.environ)
-    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _encoded_ids(folder: Path) -> tuple[set[str], set[str]]:

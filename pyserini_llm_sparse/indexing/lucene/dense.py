@@ -18,8 +18,9 @@ import orjson
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError, RunError
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.topics import read_topics
-from pyserini_llm_sparse.files.vector_lines import atomic_file, run_lines
+from pyserini_llm_sparse.files.trec import run_lines
 from pyserini_llm_sparse.indexing.lucene.reading import DOCUMENT_ID, java_classes
 
 VECTOR = "vector"  # Anserini's field

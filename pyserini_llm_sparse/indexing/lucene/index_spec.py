@@ -7,7 +7,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from pyserini_llm_sparse.modelling.spec import ALLOW_MISMATCH, SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
+from pyserini_llm_sparse.modelling.spec import ALLOW_MISMATCH, EncodingSpec
 
 logger = logging.getLogger("pyserini_llm_sparse")
 

@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
 from pyserini_llm_sparse.files.digests import file_sha256
-from pyserini_llm_sparse.files.vector_lines import atomic_file, disk_errors
 from pyserini_llm_sparse.indexing.vectors.identity import JobIdentity
 from pyserini_llm_sparse.modelling.spec import sidecar
 

@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import RunError
 from pyserini_llm_sparse.modelling.query_table import save_query_term_weights
@@ -36,6 +35,7 @@ from pyserini_llm_sparse.onnx.runtime.description import (
     Precision,
     export_digest,
 )
+from pyserini_llm_sparse.version import __version__
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.onnx.export.verification import Difference

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.onnx.runtime.description import FIELDS_IN_GRAPH, read_description
 from pyserini_llm_sparse.onnx.runtime.providers import device_number, require_cuda
+from pyserini_llm_sparse.version import __version__
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.modelling.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ import orjson
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError, one_line
-from pyserini_llm_sparse.files.vector_lines import atomic_folder
+from pyserini_llm_sparse.files.atomic import atomic_folder
 from pyserini_llm_sparse.onnx.export.attempts import Attempts, ExportReport
 from pyserini_llm_sparse.onnx.graph.builders import BuilderChoice, known_builder
 from pyserini_llm_sparse.onnx.runtime.description import DESCRIPTION_FILE, REPORT_FILE, Precision, known_precision

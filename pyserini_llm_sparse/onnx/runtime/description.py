@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError, one_line
 from pyserini_llm_sparse.files.digests import sampled_bytes
+from pyserini_llm_sparse.files.settings import read_json
 from pyserini_llm_sparse.modelling.fingerprint import fingerprint
-from pyserini_llm_sparse.modelling.folder import FASTEST, read_json
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling.names import FASTEST, SPEC_FILE
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.onnx.runtime.providers import device_number, missing_driver
 from pyserini_llm_sparse.system import multiplies_int8

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pyserini_llm_sparse.modelling.folder import SPEC_FILE
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from pyserini_llm_sparse.plugin import command_line
 from pyserini_llm_sparse.plugin.command_line import ENCODER_CLASS, PyseriniDefault, one_line_errors
 from pyserini_llm_sparse.plugin.drift import PyseriniChangedError, expect

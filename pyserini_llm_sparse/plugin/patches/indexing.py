@@ -12,7 +12,8 @@ from typing import Any
 
 from pyserini_llm_sparse.errors import LlmSparseError, SpecMismatchError
 from pyserini_llm_sparse.indexing.lucene import index_state, remove_index_spec, write_index_spec
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec, sidecar
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 from pyserini_llm_sparse.plugin.command_line import one_line_errors
 
 logger = logging.getLogger("pyserini_llm_sparse")

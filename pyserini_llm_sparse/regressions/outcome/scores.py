@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.files.measures import parse_measure
-from pyserini_llm_sparse.files.runs import read_run
-from pyserini_llm_sparse.files.trec import read_qrels
+from pyserini_llm_sparse.files.trec import read_qrels, read_run
 from pyserini_llm_sparse.regressions.recipe.fields import Expected
 
 RESAMPLES = 2000

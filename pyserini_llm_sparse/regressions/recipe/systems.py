@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pyserini_llm_sparse.indexing.lucene.bm25 import K1, B
-from pyserini_llm_sparse.modelling.folder import KEYWORD
+from pyserini_llm_sparse.modelling.names import KEYWORD
 
 TRAINED = "trained:"  # in a model's name: one that the recipe trains
 NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"  # names become folders

@@ -11,8 +11,7 @@ from pyserini_llm_sparse.regressions.outcome.costs import Held
 from pyserini_llm_sparse.regressions.outcome.quantities import QUANTITIES, Quantity
 from pyserini_llm_sparse.regressions.outcome.scores import CONFIDENCE, Score
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
-from pyserini_llm_sparse.system import allowed_cores
-from pyserini_llm_sparse.versions import installed_version
+from pyserini_llm_sparse.system import allowed_cores, installed_version
 
 SIGNIFICANT = 0.05
 COUNTS = ("documents", "without text", "queries", "judgements")

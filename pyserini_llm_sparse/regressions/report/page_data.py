@@ -18,8 +18,7 @@ from pyserini_llm_sparse.regressions.recipe.fields import Recipe
 from pyserini_llm_sparse.regressions.report.markdown import COUNTS, SIGNIFICANT
 from pyserini_llm_sparse.regressions.report.page_queries import DIGITS, QueryData, judged_queries, limit_explanations
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
-from pyserini_llm_sparse.system import allowed_cores, processor_field
-from pyserini_llm_sparse.versions import installed_version
+from pyserini_llm_sparse.system import allowed_cores, installed_version, processor_field
 
 PROFILE = 180  # values of a profile of differences
 _PACKAGES = (

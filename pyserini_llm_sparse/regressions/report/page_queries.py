@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from pyserini_llm_sparse.files.runs import read_run
 from pyserini_llm_sparse.files.topics import read_topics
-from pyserini_llm_sparse.files.trec import read_qrels
+from pyserini_llm_sparse.files.trec import read_qrels, read_run
 from pyserini_llm_sparse.regressions.run.planner import EXPLAIN, EXPLAINED
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from pyserini_llm_sparse.explanations import term_impacts
-from pyserini_llm_sparse.files.runs import read_run
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.topics import Topic, read_topics
-from pyserini_llm_sparse.files.trec import read_qrels
-from pyserini_llm_sparse.files.vector_lines import atomic_file
+from pyserini_llm_sparse.files.trec import read_qrels, read_run
 from pyserini_llm_sparse.indexing.lucene.bm25 import K1, B
 from pyserini_llm_sparse.regressions.run.measuring import bm25_searcher
 

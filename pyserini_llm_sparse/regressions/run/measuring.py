@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import ResourceError
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.topics import Topic, read_topics
-from pyserini_llm_sparse.files.vector_lines import atomic_file
 
 KINDS = ("bm25", "impact", "faiss", "lucene-hnsw")
 HITS = 10  # of a query, as a person would look at them
@@ -74,12 +74,12 @@ def model_bytes(encoder: str, kind: str) -> int | None:
         encoder: Name of an encoder, or path of a model.
         kind: Of the search: those of an ``impact`` search have names of this package.
     """
-    from pyserini_llm_sparse.modelling.folder import is_ours
+    from pyserini_llm_sparse.modelling.names import is_ours
 
     folder = Path(encoder)
     if kind == "impact" and is_ours(encoder):
         from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
-        from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+        from pyserini_llm_sparse.modelling.names import parse_encoder_name
 
         checkpoint = load_checkpoint(parse_encoder_name(encoder))
         if checkpoint.onnx_precision is not None:

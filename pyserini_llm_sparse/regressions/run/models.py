@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError
 from pyserini_llm_sparse.files.digests import sampled_bytes
-from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+from pyserini_llm_sparse.modelling.names import parse_encoder_name
 
 PACKAGE = "package:"
 

@@ -11,15 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.errors import ResourceError
+from pyserini_llm_sparse.files.atomic import disk_errors
 from pyserini_llm_sparse.files.digests import file_sha256
-from pyserini_llm_sparse.files.vector_lines import disk_errors
 from pyserini_llm_sparse.regressions.recipe.fields import Recipe
 from pyserini_llm_sparse.regressions.recipe.systems import NAME, TRAINED, Bm25, Csplade, Dense, Fusion, Run, Splade
 from pyserini_llm_sparse.regressions.run.collection import DOCUMENTS, QRELS, TOPICS
 from pyserini_llm_sparse.regressions.run.models import dense_digest, located, sparse_digest
 from pyserini_llm_sparse.regressions.run.steps import OWN_FOLDER, Step
+from pyserini_llm_sparse.version import __version__
 
 # In the folders of the steps that make them.
 RUN, INDEX, JSON, FAISS, MODEL = "run.txt", "lucene", "json", "faiss", "model"

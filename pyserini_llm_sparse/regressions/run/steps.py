@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import RunError
-from pyserini_llm_sparse.files.vector_lines import disk_errors
-from pyserini_llm_sparse.indexing.lucene.building import last_line, own_environment
+from pyserini_llm_sparse.files.atomic import disk_errors
+from pyserini_llm_sparse.system import last_line, own_environment
 
 RECORD = "step.json"
 KEY = "step.key"  # in an unfinished folder: what it was begun for

@@ -13,7 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.files.vector_lines import atomic_file
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.training.config.arguments import LOGS
 from pyserini_llm_sparse.training.config.fields import ModelConfig
 

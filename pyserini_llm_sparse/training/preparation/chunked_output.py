@@ -18,7 +18,7 @@ import orjson
 from filelock import FileLock, Timeout
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
-from pyserini_llm_sparse.files.vector_lines import atomic_file, disk_errors
+from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 UNFINISHED = "unfinished-"  # start of the names of what a run may begin anew, in the folder of its work

@@ -12,9 +12,9 @@ from pathlib import Path
 import orjson
 
 from pyserini_llm_sparse.errors import DataError, at
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.corpus import read_corpus
 from pyserini_llm_sparse.files.records import RecordProblem, Rejected, checked_id
-from pyserini_llm_sparse.files.vector_lines import atomic_file
 from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.preparation.chunked_output import UNFINISHED
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.results.provenance import FOLDER, TrainingRecord
 

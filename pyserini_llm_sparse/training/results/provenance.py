@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import yaml
 
+from pyserini_llm_sparse.system import installed_version
 from pyserini_llm_sparse.training.config.fields import CONFIGS, ModelConfig
-from pyserini_llm_sparse.versions import installed_version
 
 FOLDER = "training"  # in the result
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "pyserini")

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from pyserini_llm_sparse.errors import UsageError
-from pyserini_llm_sparse.files.vector_lines import atomic_folder
+from pyserini_llm_sparse.files.atomic import atomic_folder
 from pyserini_llm_sparse.modelling.checkpoint import require_replaceable, save_checkpoint, save_model
-from pyserini_llm_sparse.modelling.folder import parse_encoder_name
+from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config.fields import ModelConfig, RetrieveConfig

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyserini_llm_sparse.errors import DataError, UsageError
+from pyserini_llm_sparse.files.settings import read_json
 from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
 from pyserini_llm_sparse.modelling.backbone.language_model import (
     Backbone,
@@ -25,15 +26,10 @@ from pyserini_llm_sparse.modelling.backbone.language_model import (
     with_adapter,
 )
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint
-from pyserini_llm_sparse.modelling.folder import (
-    is_masked,
-    parse_encoder_name,
-    published,
-    read_json,
-    require_causal,
-    resolve_folder,
-)
-from pyserini_llm_sparse.modelling.spec import SPEC_FILE, EncodingSpec
+from pyserini_llm_sparse.modelling.folder import is_masked, require_causal, resolve_folder
+from pyserini_llm_sparse.modelling.names import SPEC_FILE, parse_encoder_name
+from pyserini_llm_sparse.modelling.published import published
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss
 
