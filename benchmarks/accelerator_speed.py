@@ -39,7 +39,7 @@ from random_models import SHAPES, random_llama
 from rounds import Figures, Measured, alternate, print_table, serve
 
 from pyserini_llm_sparse.errors import ResourceError
-from pyserini_llm_sparse.onnx.runtime.description import PRECISIONS
+from pyserini_llm_sparse.onnx.runtime.precision import PRECISIONS
 
 OURS = ("torch bf16", "torch fp16", *(f"onnx {precision}" for precision in PRECISIONS if precision != "fp32"))
 PEER, LIMIT = "loop bf16", "products bf16"

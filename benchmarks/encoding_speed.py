@@ -36,7 +36,7 @@ from products import products
 from random_models import LENGTH, random_bert, random_llama
 from rounds import Figures, Measured, alternate, print_table, serve
 
-from pyserini_llm_sparse.onnx.runtime.description import PRECISIONS
+from pyserini_llm_sparse.onnx.runtime.precision import PRECISIONS
 
 OURS = ("torch fp32", "torch bf16", *(f"onnx {precision}" for precision in PRECISIONS))
 LIMITS = ("products fp32", "products bf16", "products int8")

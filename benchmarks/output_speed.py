@@ -35,7 +35,7 @@ from rounds import Figures, alternate, print_table, serve
 
 from pyserini_llm_sparse.indexing.vectors.encode import BATCH_SIZE, encode_corpus
 from pyserini_llm_sparse.modelling.vectors import SparseVectors
-from pyserini_llm_sparse.onnx.runtime.description import PRECISIONS
+from pyserini_llm_sparse.onnx.runtime.precision import PRECISIONS
 
 DEMO = Path(__file__).resolve().parent.parent / "examples" / "demo" / "corpus" / "corpus.jsonl"
 VOCABULARY, TERMS = 128_256, 256

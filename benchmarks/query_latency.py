@@ -33,7 +33,7 @@ from peers import sentence_transformers_encoder
 from random_models import random_bert
 from rounds import Figures, alternate, print_table, serve
 
-from pyserini_llm_sparse.onnx.runtime.description import PRECISIONS
+from pyserini_llm_sparse.onnx.runtime.precision import PRECISIONS
 from pyserini_llm_sparse.regressions.outcome.quantities import percentile
 
 MODELLED = ("torch", *(f"onnx {precision}" for precision in PRECISIONS))

@@ -1,8 +1,9 @@
-"""How many CPU cores this process may use, where that is fewer than the machine has, and what they are good at."""
+"""The machine and the processes on it: cores and what they are good at, versions, children of this process."""
 
 from __future__ import annotations
 
 import os
+import sys
 import sysconfig
 from importlib import metadata
 from pathlib import Path
@@ -82,11 +83,28 @@ def last_line(printed: str) -> str:
 
 def own_environment() -> dict[str, str]:
     """Return the environment of a child that must find this very package, also where it is not installed."""
-    home = str(Path(__file__).resolve().parents[3])
+    home = str(Path(__file__).resolve().parents[1])
     if home == sysconfig.get_path("purelib"):
         return dict(os.environ)
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+# The start-up hook by hand, for it does not run where this package is not installed in the usual way.
+_HOOKED = (
+    "import runpy, sys, _pyserini_llm_sparse_boot as boot; sys.meta_path.insert(0, boot.PyseriniTrigger); "
+    "del sys.argv[0]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+
+
+def pyserini_command(module: str, *arguments: str) -> list[str]:
+    """Return the command line of a Pyserini command in a child process, with the plugin whatever is installed.
+
+    Args:
+        module: Pyserini's, such as ``pyserini.index.lucene``.
+        *arguments: Its arguments.
+    """
+    return [sys.executable, "-c", _HOOKED, module, *arguments]
 
 
 def installed_version(package: str) -> str | None:

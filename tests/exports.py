@@ -13,7 +13,7 @@ import pytest
 
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.onnx.export.exporter import export_model
-from pyserini_llm_sparse.onnx.runtime.description import Precision
+from pyserini_llm_sparse.onnx.runtime.precision import Precision
 from tests.checkpoints import checkpoint
 
 for _package in ("onnx", "onnxruntime"):

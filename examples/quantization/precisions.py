@@ -17,7 +17,8 @@ from examples.quantization.settings import QUERY_ENCODERS, REFERENCE, TORCH_TYPE
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.modelling.vectors import SparseVectors
 from pyserini_llm_sparse.onnx.export.verification import TOP, top_overlap
-from pyserini_llm_sparse.onnx.runtime.description import GRAPH_FILE, WEIGHTS_FILE, known_precision, read_description
+from pyserini_llm_sparse.onnx.runtime.description import GRAPH_FILE, WEIGHTS_FILE, read_description
+from pyserini_llm_sparse.onnx.runtime.precision import known_precision
 
 WARM_UP = 16  # texts before anything is timed
 WORDS = 8  # of a document that are a query to warm up with
@@ -150,7 +151,6 @@ def full_vectors(collection: Collection) -> SparseVectors:
 def model_bytes(encoder: SparseEncoder) -> int:
     """Return the size of the files that hold the weights: of torch as it is on disk, whatever it computes in."""
     folder = encoder.checkpoint.folder
-    files = [folder / GRAPH_FILE, folder / WEIGHTS_FILE]
-    if encoder.checkpoint.export is None:
-        files = list(folder.glob("model*.safetensors"))
+    graph = [folder / GRAPH_FILE, folder / WEIGHTS_FILE]
+    files = graph if graph[0].is_file() else list(folder.glob("model*.safetensors"))
     return sum(path.stat().st_size for path in files)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.files.atomic import atomic_file
-from pyserini_llm_sparse.onnx.runtime.description import PRECISIONS
+from pyserini_llm_sparse.onnx.runtime.precision import PRECISIONS
 
 COLLECTIONS = ("cranfield", "cacm", "nfcorpus", "scifact")
 SMALL = ("cranfield", "cacm")  # where every precision is affordable

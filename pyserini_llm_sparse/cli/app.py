@@ -15,6 +15,7 @@ import typer
 from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, export, index, regress, search, train
 from pyserini_llm_sparse.cli.console import PROGRAM, examples, say
 from pyserini_llm_sparse.errors import LlmSparseError, PartialError, ResourceError
+from pyserini_llm_sparse.plugin import register
 from pyserini_llm_sparse.plugin.patches.environment import share_cores
 from pyserini_llm_sparse.version import __version__
 
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # so that Ġ can be printed in any locale
     share_cores()
+    register()  # Pyserini's libraries are used below, on machines where it could not be imported without
     code: int = UNEXPECTED
     try:
         with _log_to_console():

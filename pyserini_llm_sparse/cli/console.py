@@ -1,4 +1,4 @@
-"""What the commands print: notes and progress on standard error, results on standard output."""
+"""The console: notes and progress on standard error, results on standard output."""
 
 from __future__ import annotations
 

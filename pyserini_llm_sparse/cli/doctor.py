@@ -150,7 +150,7 @@ def _torch() -> Check:
 
 
 def _transformers() -> Check:
-    from pyserini_llm_sparse.modelling.backbone.language_model import require_transformers
+    from pyserini_llm_sparse.modelling.backbone.loading import require_transformers
 
     require_transformers()
     return Check("transformers", "OK", metadata.version("transformers"))

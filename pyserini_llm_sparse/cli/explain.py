@@ -63,9 +63,7 @@ def command(
 
 
 def _explain_text(encoder: Any, text: str, side: TextSide, top: int, as_json: bool) -> None:
-    from pyserini_llm_sparse.explanations import term_impacts
-
-    found = term_impacts(encoder, text, side.value)
+    found = encoder.term_impacts(text, side.value)
     own, expansions = [entry for entry in found if entry.own], [entry for entry in found if not entry.own]
     if as_json:
         print_json({
@@ -82,7 +80,6 @@ def _explain_text(encoder: Any, text: str, side: TextSide, top: int, as_json: bo
 
 
 def _explain_score(encoder: Any, index: Path, query: str, docid: str, top: int, as_json: bool) -> None:
-    from pyserini_llm_sparse.explanations import term_impacts
     from pyserini_llm_sparse.indexing.lucene import LuceneIndex
 
     impacts = encoder.query_impacts([query])[0]
@@ -92,7 +89,7 @@ def _explain_score(encoder: Any, index: Path, query: str, docid: str, top: int, 
     total = sum(contribution.score for contribution in contributions)
     if total != lucene and total < EXACT_FLOAT:
         raise RunError(f"{index}: {docid}: the terms add up to {total}, Lucene says {lucene}; report this")
-    own = {entry.term for entry in term_impacts(encoder, query, "query") if entry.own}
+    own = {entry.term for entry in encoder.term_impacts(query, "query") if entry.own}
     if as_json:
         print_json({
             "query": query, "docid": docid, "score": total, "lucene_score": lucene, "query_terms": len(impacts),

@@ -1,4 +1,4 @@
-"""What a reader yields for each record of a corpus or topics file: a document, or why it cannot be one."""
+"""The records of a corpus or topics file as readers yield them: a document, or why it cannot be one."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a model is and what it computes: names, folder, contract, tokenizer, terms, vectors, torch's engine."""
+"""Models and what they compute: names, folder, contract, tokenizer, terms, vectors, torch's engine."""

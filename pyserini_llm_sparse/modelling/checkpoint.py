@@ -1,64 +1,46 @@
-"""Loading and saving a checkpoint: spec, tokenizer, backbone and query term weights, with a fingerprint of them all.
+"""A checkpoint: the spec, tokenizer and query term weights of a model's directory, found and saved.
 
-What a process does not need is not loaded: weights and torch only when a text is first sent through the model.
+Weights are not read here: an engine reads them when the first text is sent through the model.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError
+from pyserini_llm_sparse.errors import SpecMismatchError, UsageError
 from pyserini_llm_sparse.files.atomic import atomic_folder
-from pyserini_llm_sparse.files.settings import read_json
 from pyserini_llm_sparse.modelling.contract import checkpoint_spec, warn_of_long_texts
 from pyserini_llm_sparse.modelling.fingerprint import fingerprint
-from pyserini_llm_sparse.modelling.folder import is_masked, require_language_model, resolve_folder
+from pyserini_llm_sparse.modelling.folder import ModelFolder
+from pyserini_llm_sparse.modelling.hub import resolve_folder
 from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
-from pyserini_llm_sparse.modelling.published import published
 from pyserini_llm_sparse.modelling.query_table import load_query_term_weights, save_query_term_weights
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TOKENIZER_FILES, TextTokenizer
-from pyserini_llm_sparse.onnx.runtime.description import (
-    ExportDescription,
-    Precision,
-    asked_precision,
-    read_description,
-    require_fields_in_graph,
-)
-from pyserini_llm_sparse.onnx.runtime.providers import device_number, export_device
-
-if TYPE_CHECKING:
-    from pyserini_llm_sparse.modelling.backbone.language_model import Backbone
 
 _MARKS = (SPEC_FILE, "training/config.yaml")  # by which a directory is known to be one of ours
 
 
-@dataclass
+@dataclass(frozen=True)
 class Checkpoint:
-    """A model as it lies on disk, its parts loaded when they are first used.
+    """A model as it lies on disk, but for its weights.
 
     Attributes:
         spec: The encoding spec, with the model's fingerprint.
         tokenizer: The tokenizer with its special tokens.
         tokens: The token text of each id that the model has a logit for; None for an id without a token.
-        folder: The model's or adapter's directory.
+        folder: The directory of the model, the adapter or the export.
         base: Directory of the adapter's base model, None without adapter.
         query_term_weights: float32 ``[vocabulary]``, the terms' weights in inference-free queries; None if the model
             encodes the queries.
-        device: Where the model goes; None for the best there is.
-        dtype: Its floating-point type; None for the device's default.
         trust_remote_code: Whether code that comes with the model may run.
-        threads: CPU threads of the model; None for all cores.
-        export: What an ONNX export says about itself; None for a model of torch.
-        onnx_precision: Of the export that is made of the model to compute its vectors; None to compute them with torch.
     """
 
     spec: EncodingSpec
@@ -67,14 +49,7 @@ class Checkpoint:
     folder: Path
     base: Path | None = None
     query_term_weights: NDArray[np.float32] | None = None
-    device: str | None = None
-    dtype: str | None = None
     trust_remote_code: bool = False
-    threads: int | None = None
-    export: ExportDescription | None = None
-    onnx_precision: Precision | None = None
-    _backbone: Backbone | None = field(default=None, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def vocabulary_size(self) -> int:
@@ -88,125 +63,75 @@ class Checkpoint:
         allowed[[number for number in self.spec.excluded_token_ids if number < self.vocabulary_size]] = False
         return allowed
 
-    @property
-    def precision(self) -> str:
-        """The number format that the model computes in: torch's name of it, or an export's.
 
-        Raises:
-            LlmSparseError: torch has no such type or device.
-        """
-        if self.export is not None:
-            return f"onnx {self.export.precision}"
-        if self.onnx_precision is not None:
-            return f"onnx {self.onnx_precision}"
-        from pyserini_llm_sparse.modelling.backbone.devices import resolve_dtype
-
-        return resolve_dtype(self.dtype, self.device)
-
-    @property
-    def export_device(self) -> str | None:
-        """Where ONNX Runtime computes the vectors; None if torch does."""
-        precision = self.onnx_precision if self.export is None else self.export.precision
-        return None if precision is None else export_device(self.device, precision)
-
-    @property
-    def backbone(self) -> Backbone:
-        """The torch model, loaded at the first use; see `load_backbone` for what can go wrong.
-
-        Raises:
-            UsageError: The checkpoint is an ONNX export.
-        """
-        if self.export is not None:
-            raise UsageError(f"{self.folder}: an ONNX export, without torch's weights; use the model it was made from")
-        with self._lock:
-            if self._backbone is None:
-                from pyserini_llm_sparse.modelling.backbone.language_model import load_backbone
-
-                backbone = load_backbone(
-                    self.folder,
-                    attention=self.spec.attention,
-                    dtype=self.dtype,
-                    device=self.device,
-                    base=self.base,
-                    trust_remote_code=self.trust_remote_code,
-                )
-                if backbone.vocabulary_size != self.vocabulary_size:
-                    raise DataError(
-                        f"{self.folder}: the output layer has {backbone.vocabulary_size} rows, config.json says "
-                        f"{self.vocabulary_size}; correct vocab_size"
-                    )
-                self._backbone = backbone
-            return self._backbone
-
-
-def load_checkpoint(
-    reference: ModelReference, device: str | None = None, dtype: str | None = None, threads: int | None = None
-) -> Checkpoint:
-    """Find a checkpoint or an ONNX export, its spec and its tokenizer. Weights are not loaded yet.
+def load_checkpoint(reference: ModelReference, folder: ModelFolder | None = None) -> Checkpoint:
+    """Find a language model, its spec and its tokenizer.
 
     The spec is, in this order, the directory's ``encoding_spec.json``, what is known of a published model, for a masked
-    language model `catalog.SPLADE`, or the fields that the reference names; these also replace fields of the others.
+    language model `published.SPLADE`, or the fields that the reference names; these also replace fields of the others.
 
     Args:
-        reference: The model, from `catalog.parse_encoder_name`.
-        device: Where the backbone will go; None for the best there is.
-        dtype: Its floating-point type; None for the device's default.
-        threads: CPU threads of the model; None for all cores.
+        reference: The model, from `names.parse_encoder_name`.
+        folder: Its directory, if that has been found already.
 
     Raises:
         ResourceError: The model, its base or its tokenizer is not there.
-        UsageError: A field of the spec is unknown, or not for this kind of model; or device, dtype, precision or a
-            field is not what an export is for.
+        UsageError: A field of the spec is unknown, or not for this kind of model; or it is an ONNX export.
         DataError: It is another kind of model, has no spec, or its files are not in order.
         SpecMismatchError: The files are not those that the spec was saved with.
     """
-    known = published(reference.model)
-    root = resolve_folder(reference.model, reference.revision, reference.trust_remote_code)
-    folder = root / (reference.subfolder or (known.subfolder if known else None) or "")
-    export = read_description(folder)
-    if export is None:
-        require_language_model(folder, known is not None)
-    else:
-        _require_fit_for_export(folder, export, device, dtype)
-    precision = asked_precision(reference.model, reference.precision, export, device, dtype)
-    base = _base_folder(folder, reference)
-    config = _config(base or folder, export)
-    vocabulary_size = _vocabulary_size(base or folder, config)
-    tokenizer = _tokenizer([folder, root, *([base] if base else [])], reference, known.tokenizer if known else None)
-    if is_masked(config):
+    folder = folder or ModelFolder.find(reference)
+    folder.require_language_model()
+    base = folder.base(reference)
+    body = base or folder
+    tokenizer = find_tokenizer(folder, reference, base)
+    if body.is_masked:
         tokenizer = tokenizer.framed_by_template()
+    config = body.config or {}
     spec = checkpoint_spec(folder, reference, tokenizer, config)
-    warn_of_long_texts(folder, spec, config)
-    if export is None:
-        found = fingerprint(folder, tokenizer, base)
-    else:
-        export.require_unchanged(folder, tokenizer)
-        require_fields_in_graph(folder, spec)
-        # An export keeps the name of its model: their vectors belong into one index.
-        found = spec.model_fingerprint
+    warn_of_long_texts(folder.path, spec, config.get("max_position_embeddings"))
+    found = fingerprint(folder.path, tokenizer, base.path if base else None)
     if spec.model_fingerprint and spec.model_fingerprint != found:
         raise SpecMismatchError(
-            f"{folder}: weights or tokenizer are not those that the encoding spec was saved with: model_fingerprint is "
-            f"{spec.model_fingerprint} in {SPEC_FILE}, {found} of the files; restore the files, or remove "
-            f"model_fingerprint from {SPEC_FILE} if the change was meant"
+            f"{folder.path}: weights or tokenizer are not those that the encoding spec was saved with: "
+            f"model_fingerprint is {spec.model_fingerprint} in {SPEC_FILE}, {found} of the files; restore the files, "
+            f"or remove model_fingerprint from {SPEC_FILE} if the change was meant"
         )
-    weights = None
-    if spec.query_encoder == "inference-free":
-        weights = load_query_term_weights(folder, vocabulary_size)
     return Checkpoint(
         spec=spec.replace(model_fingerprint=found),
         tokenizer=tokenizer,
-        tokens=tokenizer.tokens(vocabulary_size),
-        folder=folder,
-        base=base,
-        query_term_weights=weights,
-        device=device,
-        dtype=dtype,
+        tokens=tokenizer.tokens(body.vocabulary_size),
+        folder=folder.path,
+        base=base.path if base else None,
+        query_term_weights=query_term_weights(folder.path, spec, body.vocabulary_size),
         trust_remote_code=reference.trust_remote_code,
-        threads=threads,
-        export=export,
-        onnx_precision=precision,
     )
+
+
+def find_tokenizer(folder: ModelFolder, reference: ModelReference, base: ModelFolder | None = None) -> TextTokenizer:
+    """Return the tokenizer: the one that is named, the model's own or its base's, or a published model's.
+
+    Raises:
+        ResourceError: There is none.
+        DataError: It cannot be read.
+    """
+    if reference.tokenizer:
+        return TextTokenizer.from_folder(resolve_folder(reference.tokenizer), reference.trust_remote_code)
+    for place in (folder.path, folder.root, *([base.path] if base else [])):
+        if any((place / name).is_file() for name in TOKENIZER_FILES):
+            return TextTokenizer.from_folder(place, reference.trust_remote_code)
+    other = folder.known.tokenizer if folder.known else None
+    return TextTokenizer.from_folder(resolve_folder(other) if other else folder.path, reference.trust_remote_code)
+
+
+def query_term_weights(folder: Path, spec: EncodingSpec, vocabulary_size: int) -> NDArray[np.float32] | None:
+    """Return the table of inference-free queries, None where the model encodes queries.
+
+    Raises:
+        ResourceError: The spec asks for a table and there is none.
+        DataError: It cannot be read, or does not fit the vocabulary.
+    """
+    return load_query_term_weights(folder, vocabulary_size) if spec.query_encoder == "inference-free" else None
 
 
 def save_checkpoint(
@@ -289,56 +214,3 @@ def require_replaceable(folder: str | Path) -> None:
         raise UsageError(f"{folder}: is a file, and is not overwritten; choose another directory")
     if folder.exists() and any(folder.iterdir()) and not any((folder / mark).is_file() for mark in _MARKS):
         raise UsageError(f"{folder}: holds files but no checkpoint, and is not overwritten; choose another directory")
-
-
-def _base_folder(folder: Path, reference: ModelReference) -> Path | None:
-    """Return the directory of the base model if the folder holds an adapter."""
-    adapter = read_json(folder / "adapter_config.json")
-    if adapter is None:
-        if reference.base is not None:
-            raise UsageError(f"{folder}: base={reference.base} is given, but this is no adapter; leave base out")
-        return None
-    named = reference.base or adapter.get("base_model_name_or_path")
-    if not named:
-        raise DataError(f"{folder}: the adapter does not name its base model; add base=PATH_OR_HUB_ID")
-    beside = folder / str(named)
-    try:
-        base = beside if beside.is_dir() else resolve_folder(str(named), None, reference.trust_remote_code)
-    except ResourceError as error:
-        raise ResourceError(f"{error} (the base model of the adapter {folder}); another one can be named with "
-                            "base=PATH_OR_HUB_ID") from error  # fmt: skip
-    require_language_model(base)
-    if (base / "adapter_config.json").is_file():
-        raise DataError(f"{base}: the base model of {folder} is an adapter itself; merge that one first")
-    return base
-
-
-def _tokenizer(places: list[Path], reference: ModelReference, known: str | None) -> TextTokenizer:
-    """Return the tokenizer: the one that is named, the model's own or its base's, or a published model's."""
-    if reference.tokenizer:
-        return TextTokenizer.from_folder(resolve_folder(reference.tokenizer), reference.trust_remote_code)
-    for place in places:
-        if any((place / name).is_file() for name in TOKENIZER_FILES):
-            return TextTokenizer.from_folder(place, reference.trust_remote_code)
-    return TextTokenizer.from_folder(resolve_folder(known) if known else places[0], reference.trust_remote_code)
-
-
-def _require_fit_for_export(folder: Path, export: ExportDescription, device: str | None, dtype: str | None) -> None:
-    """Refuse a device or a type that an export was not made for."""
-    device_number(device or "cpu")
-    if dtype is not None and dtype.replace("float32", "fp32") not in ("auto", export.precision):
-        raise UsageError(f"{folder}: dtype {dtype}: this ONNX export computes in {export.precision}; leave dtype out")
-
-
-def _config(folder: Path, export: ExportDescription | None) -> dict[str, Any]:
-    """Return a model's configuration, of an export what takes its place."""
-    if export is not None:
-        return {"vocab_size": export.vocabulary_size, "max_position_embeddings": export.positions}
-    return read_json(folder / "config.json") or {}
-
-
-def _vocabulary_size(folder: Path, config: dict[str, Any]) -> int:
-    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
-    if not isinstance(size, int) or size < 1:
-        raise DataError(f"{folder}: config.json has no usable vocab_size ({size!r}); restore the file")
-    return size

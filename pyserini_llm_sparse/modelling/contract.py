@@ -1,4 +1,4 @@
-"""Where the encoding spec of a checkpoint comes from: its directory, the catalog, or fields that were given by name."""
+"""The contract of a checkpoint: its encoding spec, from its directory, what is published, or fields given by name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.modelling.folder import is_masked
+from pyserini_llm_sparse.modelling.folder import ModelFolder, is_masked
 from pyserini_llm_sparse.modelling.names import LOADING_OPTIONS, SPEC_FILE, ModelReference
-from pyserini_llm_sparse.modelling.published import SPLADE, published
+from pyserini_llm_sparse.modelling.published import SPLADE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 
@@ -17,13 +17,13 @@ _logger = logging.getLogger("pyserini_llm_sparse")
 
 
 def checkpoint_spec(
-    folder: Path, reference: ModelReference, tokenizer: TextTokenizer, config: dict[str, Any]
+    folder: ModelFolder, reference: ModelReference, tokenizer: TextTokenizer, config: dict[str, Any]
 ) -> EncodingSpec:
-    """Return the encoding spec of a checkpoint, from its directory, the catalog or the reference's fields.
+    """Return the encoding spec of a checkpoint, from its directory, what is published or the reference's fields.
 
-    For a masked language model that says nothing itself it is `catalog.SPLADE`, with the tokens that the tokenizer puts
-    around a text. A spec that is made from named fields alone has BOS if the tokenizer has it, and lists all special
-    tokens as excluded, so that it can be read there that they never become terms.
+    For a masked language model that says nothing itself it is `published.SPLADE`, with the tokens that the tokenizer
+    puts around a text. A spec that is made from named fields alone has BOS if the tokenizer has it, and lists all
+    special tokens as excluded, so that it can be read there that they never become terms.
 
     Args:
         folder: The model's directory.
@@ -36,12 +36,11 @@ def checkpoint_spec(
         UsageError: A field is unknown, or not for this kind of model.
     """
     overrides = {name: _field_value(name, value) for name, value in reference.overrides.items()}
-    known = published(reference.model)
-    if (folder / SPEC_FILE).is_file():
-        spec = EncodingSpec.load(folder)
-    elif known is not None:
-        scale = float(config.get("hidden_size", 1)) ** known.hidden_size_exponent
-        spec = EncodingSpec(logit_scale=scale, **known.spec)
+    if folder.has_spec:
+        spec = EncodingSpec.load(folder.path)
+    elif folder.known is not None:
+        scale = float(config.get("hidden_size", 1)) ** folder.known.hidden_size_exponent
+        spec = EncodingSpec(logit_scale=scale, **folder.known.spec)
     elif is_masked(config):
         spec = EncodingSpec(add_bos=tokenizer.bos_id is not None, add_eos=tokenizer.eos_id is not None, **SPLADE)
     elif "attention" in overrides:
@@ -50,22 +49,22 @@ def checkpoint_spec(
         )
     else:
         raise DataError(
-            f"{folder}: a causal language model (type {config.get('model_type')!r}) without {SPEC_FILE}: its weights "
-            "alone do not say how texts become vectors; name at least the attention it was trained with: csplade:"
-            f"{reference.model},attention=causal (or echo, bidirectional; further fields such as add_bos, logit_scale)"
+            f"{folder.path}: a causal language model (type {config.get('model_type')!r}) without {SPEC_FILE}: its "
+            "weights alone do not say how texts become vectors; name at least the attention it was trained with: "
+            f"csplade:{reference.model},attention=causal (or echo, bidirectional; further fields such as add_bos, "
+            "logit_scale)"
         )
     spec = spec.replace(**overrides) if overrides else spec
     if is_masked(config) and spec.attention != "bidirectional":
         raise UsageError(
-            f"{folder}: attention={spec.attention}: a masked language model attends in both directions; leave "
+            f"{folder.path}: attention={spec.attention}: a masked language model attends in both directions; leave "
             "attention out, or set it to bidirectional"
         )
     return spec
 
 
-def warn_of_long_texts(folder: Path, spec: EncodingSpec, config: dict[str, Any]) -> None:
+def warn_of_long_texts(folder: Path, spec: EncodingSpec, positions: object) -> None:
     """Say once if texts can be longer than the positions that the model was trained on."""
-    positions = config.get("max_position_embeddings")
     longest = max(spec.query_max_length, spec.document_max_length) * (2 if spec.attention == "echo" else 1)
     if isinstance(positions, int) and longest > positions:
         _logger.warning("%s: texts of up to %d tokens, but the model knows %d positions", folder, longest, positions)

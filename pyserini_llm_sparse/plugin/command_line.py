@@ -1,4 +1,4 @@
-"""Whether the running command asks for our encoder, and how it ends when it cannot have it."""
+"""The command line of the running Pyserini command: whether it asks for our encoder, and how it ends without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens when Pyserini is not as this version knows it: nothing, unless our encoder was asked for."""
+"""The drift of Pyserini from what this version knows: it is harmless unless our encoder was asked for."""
 
 from __future__ import annotations
 

@@ -42,42 +42,45 @@ class Target:
     finish: Callable[[dict[str, Any]], None] | None = None
 
 
-def _later(place: str) -> Callable[..., Any]:
-    """A function of this package by its ``module.name``, imported when it is first called."""
+def _later(module: str, function: str) -> Callable[..., Any]:
+    """A function of a module that is imported when the function is first called."""
 
     def call(*arguments: Any) -> Any:
-        module, _, function = place.rpartition(".")
-        return getattr(import_module(f"pyserini_llm_sparse.plugin.{module}"), function)(*arguments)
+        return getattr(import_module(module), function)(*arguments)
 
     return call
+
+
+_ENVIRONMENT = "pyserini_llm_sparse.plugin.patches.environment"
+_CLASSES = "pyserini_llm_sparse.plugin.patches.classes"
+_COMMANDS = "pyserini_llm_sparse.plugin.patches.commands"
+_INDEXING = "pyserini_llm_sparse.plugin.patches.indexing"
 
 
 TARGETS = {
     target.module: target
     for target in (
         # What every Pyserini command needs to start at all
-        Target("pyserini.pyclass", "doctor", before=_later("patches.environment.prepare_java")),
-        Target("pyserini.setup", "doctor", patch=_later("patches.environment.patch_classpath")),  # 1.x
-        Target("pyserini._jvm", "doctor", patch=_later("patches.environment.patch_classpath")),  # 2.x
-        Target("pyserini.eval.trec_eval", "doctor", before=_later("patches.environment.prepare_java")),
-        Target("pyserini.prebuilt_index_info", "doctor", around=_later("patches.environment.survive_offline")),
-        Target("pyserini.encode._openai", "encode", around=_later("patches.environment.survive_without_key")),
+        Target("pyserini.pyclass", "doctor", before=_later(_ENVIRONMENT, "prepare_java")),
+        Target("pyserini.setup", "doctor", patch=_later(_ENVIRONMENT, "patch_classpath")),  # 1.x
+        Target("pyserini._jvm", "doctor", patch=_later(_ENVIRONMENT, "patch_classpath")),  # 2.x
+        Target("pyserini.eval.trec_eval", "doctor", before=_later(_ENVIRONMENT, "prepare_java")),
+        Target("pyserini.prebuilt_index_info", "doctor", around=_later(_ENVIRONMENT, "survive_offline")),
+        Target("pyserini.encode._openai", "encode", around=_later(_ENVIRONMENT, "survive_without_key")),
         # Classes
-        Target("pyserini.encode", "encode", patch=_later("patches.classes.patch_encode")),
-        Target(
-            "pyserini.search.lucene._impact_searcher", "search", patch=_later("patches.classes.patch_impact_searcher")
-        ),
+        Target("pyserini.encode", "encode", patch=_later(_CLASSES, "patch_encode")),
+        Target("pyserini.search.lucene._impact_searcher", "search", patch=_later(_CLASSES, "patch_impact_searcher")),
         # Commands
-        Target("pyserini.encode.__main__", "encode", command=_later("patches.commands.patch_encode")),
-        Target("pyserini.encode.query", "encode-queries", command=_later("patches.commands.patch_encode_query")),
-        Target("pyserini.search.lucene.__main__", "search", command=_later("patches.commands.patch_search")),
-        Target("pyserini.search.faiss.__main__", "search", command=_later("patches.commands.patch_faiss")),
-        Target("pyserini.search.hybrid.__main__", "search", command=_later("patches.commands.patch_hybrid")),
+        Target("pyserini.encode.__main__", "encode", command=_later(_COMMANDS, "patch_encode")),
+        Target("pyserini.encode.query", "encode-queries", command=_later(_COMMANDS, "patch_encode_query")),
+        Target("pyserini.search.lucene.__main__", "search", command=_later(_COMMANDS, "patch_search")),
+        Target("pyserini.search.faiss.__main__", "search", command=_later(_COMMANDS, "patch_faiss")),
+        Target("pyserini.search.hybrid.__main__", "search", command=_later(_COMMANDS, "patch_hybrid")),
         Target(
             "pyserini.index.lucene.__main__",
             "index",
-            command=_later("patches.indexing.before_index"),
-            finish=_later("patches.indexing.after_index"),
+            command=_later(_INDEXING, "before_index"),
+            finish=_later(_INDEXING, "after_index"),
         ),
     )
 }

@@ -28,7 +28,7 @@ from pyserini_llm_sparse.errors import (
     UsageError,
 )
 from pyserini_llm_sparse.onnx.export.exporter import export_model
-from pyserini_llm_sparse.onnx.runtime.description import Precision
+from pyserini_llm_sparse.onnx.runtime.precision import Precision
 from tests.checkpoints import ATTENTIONS, FAMILIES, TEXTS, checkpoint, native
 from tests.exports import EVERYTHING, exported, torch_encoder
 
@@ -54,7 +54,7 @@ class FromMask(torch.nn.Module):
 
     def __init__(self, name: str, output: str) -> None:
         super().__init__()
-        self.model = torch_encoder(name).checkpoint.backbone.model
+        self.model = torch_encoder(name).engine.backbone.model
         self.output = output
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def test_the_fused_builder_refuses_with_the_reason(tmp_path: Path, capsys: pytes
 
 def test_a_fused_graph_that_differs_from_torch_gives_way_and_says_so(tmp_path: Path) -> None:
     reference = torch_encoder("llama_causal_tied")
-    network = reference.checkpoint.backbone.model.base_model.layers[0].mlp
+    network = reference.engine.backbone.model.base_model.layers[0].mlp
     # As a model whose code is its own: it looks like a Llama and computes something else.
     network.register_forward_hook(lambda module, given, states: torch.tanh(states))
     notes: list[str] = []

@@ -10,15 +10,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
-from pyserini_llm_sparse.modelling.backbone import language_model as backbone_module
+from pyserini_llm_sparse.modelling.backbone import loading as backbone_module
 from pyserini_llm_sparse.modelling.backbone.devices import resolve_device, resolve_dtype
-from pyserini_llm_sparse.modelling.backbone.language_model import (
-    Backbone,
-    load_backbone,
-    load_trainable_backbone,
-    probe,
-    set_attention,
-)
+from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, set_attention
+from pyserini_llm_sparse.modelling.backbone.loading import load_backbone, load_trainable_backbone
+from pyserini_llm_sparse.modelling.backbone.probing import probe
 from tests.checkpoints import FAMILIES, causal_model, change_json, checkpoint, copied
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
-from pyserini_llm_sparse.modelling.folder import require_language_model, resolve_folder
+from pyserini_llm_sparse.modelling.folder import ModelFolder
+from pyserini_llm_sparse.modelling.hub import resolve_folder
 from pyserini_llm_sparse.modelling.names import EMBEDDED, is_ours, parse_encoder_name
 from pyserini_llm_sparse.modelling.published import PUBLISHED, published
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
@@ -117,12 +118,12 @@ def test_contracts_of_published_models_are_specs() -> None:
 )
 def test_another_kind_of_model_is_refused_with_the_reason(name: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        require_language_model(checkpoint(name))
+        ModelFolder.at(checkpoint(name)).require_language_model()
 
 
 @pytest.mark.parametrize("name", ["masked_language_model", "without_spec", "splade_sentence_transformers"])
 def test_causal_and_masked_language_models_are_taken(name: str) -> None:
-    require_language_model(checkpoint(name))
+    ModelFolder.at(checkpoint(name)).require_language_model()
 
 
 @pytest.mark.parametrize("types", [("Transformer", "SpladePooling"), ("MLMTransformer", "SpladePooling")])
@@ -132,7 +133,7 @@ def test_a_splade_of_sentence_transformers_is_taken_in_either_layout(types: tupl
     change_modules(folder, *(f"sentence_transformers.sparse_encoder.models.{kind}" for kind in types))
     if types[0] == "MLMTransformer":
         (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 512, "do_lower_case": false}')
-    require_language_model(folder)
+    ModelFolder.at(folder).require_language_model()
 
 
 @pytest.mark.parametrize(
@@ -151,19 +152,19 @@ def test_one_of_sentence_transformers_that_means_other_vectors_is_refused(
     folder = copied("splade_sentence_transformers", tmp_path / "model")
     change_json(folder / file, **changes)
     with pytest.raises(DataError, match=r"Transformer, SpladePooling.*SpladePooling of max and relu, without prompts"):
-        require_language_model(folder)
+        ModelFolder.at(folder).require_language_model()
 
 
 def test_modules_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     folder = copied("splade_sentence_transformers", tmp_path / "model")
     (folder / "modules.json").write_text("[{}]")
     with pytest.raises(DataError, match=r"modules\.json: cannot be read"):
-        require_language_model(folder)
+        ModelFolder.at(folder).require_language_model()
 
 
 def test_pickled_weights_are_refused_with_a_remedy() -> None:
     with pytest.raises(ResourceError, match=r"pytorch_model\.bin.*run code.*save_pretrained"):
-        require_language_model(checkpoint("bin_only"))
+        ModelFolder.at(checkpoint("bin_only")).require_language_model()
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -172,18 +173,18 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ResourceError, match="model-00002-of-00002"):
-        require_language_model(tmp_path)
+        ModelFolder.at(tmp_path).require_language_model()
 
 
 def test_an_empty_directory_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"config\.json"):
-        require_language_model(tmp_path)
+        ModelFolder.at(tmp_path).require_language_model()
 
 
 def test_a_broken_configuration_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match=r"config\.json: cannot be read as JSON"):
-        require_language_model(tmp_path)
+        ModelFolder.at(tmp_path).require_language_model()
 
 
 @pytest.mark.parametrize("model", ["/no/such/model", "./nothing", "a/b/c"])
@@ -195,7 +196,7 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(model: str) -> Non
 def test_offline_a_model_that_is_not_cached_is_refused(tmp_path: Path) -> None:
     """In a process of its own: the hub's library reads its variables once."""
     code = (
-        "from pyserini_llm_sparse.modelling.folder import require_language_model, resolve_folder\n"
+        "from pyserini_llm_sparse.modelling.hub import resolve_folder\n"
         "from pyserini_llm_sparse.errors import ResourceError\n"
         "try: resolve_folder('some/model')\n"
         "except ResourceError as error: print(error)\n"
@@ -210,7 +211,7 @@ def test_offline_a_model_that_is_not_cached_is_refused(tmp_path: Path) -> None:
 def test_the_catalog_is_light() -> None:
     """The start-up hook asks it in processes that need nothing of ours."""
     code = (
-        "import sys; from pyserini_llm_sparse.modelling.folder import is_ours; is_ours('bm25')\n"
+        "import sys; from pyserini_llm_sparse.modelling.names import is_ours; is_ours('bm25')\n"
         "heavy = {'torch', 'transformers', 'pydantic', 'numpy', 'tokenizers', 'huggingface_hub'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

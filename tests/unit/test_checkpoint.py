@@ -21,6 +21,7 @@ from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference, parse
 from pyserini_llm_sparse.modelling.query_table import QUERY_TERM_WEIGHTS_FILE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
+from pyserini_llm_sparse.modelling.torch_engine import TorchLoader
 from tests.checkpoints import (
     TEXTS,
     causal_model,
@@ -125,7 +126,7 @@ def test_a_base_for_what_is_no_adapter_is_refused() -> None:
 
 def test_a_saved_checkpoint_gives_the_same_vectors(tmp_path: Path) -> None:
     first = SparseEncoder.load(str(checkpoint("qwen3_echo")))
-    spec = save_checkpoint(tmp_path / "again", first.checkpoint.backbone, first.checkpoint.tokenizer, first.spec)
+    spec = save_checkpoint(tmp_path / "again", first.engine.backbone, first.checkpoint.tokenizer, first.spec)
     again = SparseEncoder.load(str(tmp_path / "again"))
     assert again.spec == spec
     assert again.spec.model_fingerprint == first.spec.model_fingerprint
@@ -254,7 +255,7 @@ def test_a_vocabulary_size_that_is_not_the_heads_is_refused(tmp_path: Path) -> N
     found = load(folder)
     found.tokens.append(None)
     with pytest.raises(DataError, match=f"the output layer has {SIZE} rows"):
-        _ = found.backbone
+        TorchLoader(found).load()
 
 
 def test_a_text_longer_than_the_models_positions_is_announced(caplog: pytest.LogCaptureFixture) -> None:

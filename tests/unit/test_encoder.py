@@ -33,7 +33,7 @@ def test_no_batch_has_more_texts_or_tokens_than_allowed(
     encoder: SparseEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, ...]] = []
-    backbone = encoder.checkpoint.backbone
+    backbone = encoder.engine.backbone
     handle = backbone.model.get_input_embeddings().register_forward_pre_hook(
         lambda module, inputs: seen.append(tuple(inputs[0].shape))
     )
@@ -76,7 +76,7 @@ def test_top_k_decides_between_equals_by_id(tmp_path: Path) -> None:
     """All rows of the head are equal, so all weights are: the k lowest allowed ids stay."""
     own = SparseEncoder.load(str(checkpoint("qwen2_causal")), document_top_k=5, excluded_token_ids="0,1,2,4")
     with torch.inference_mode():
-        own.checkpoint.backbone.head_weight[:] = -own.checkpoint.backbone.head_weight[:1].clone()
+        own.engine.backbone.head_weight[:] = -own.engine.backbone.head_weight[:1].clone()
     found = own.encode_documents(["the wing", "a heart"])
     for row in range(2):
         assert found.matrix.indices[found.matrix.indptr[row] : found.matrix.indptr[row + 1]].tolist() in (
@@ -157,7 +157,7 @@ def test_a_given_maximum_length_shortens_texts(encoder: SparseEncoder) -> None:
 def test_overflow_is_an_error_and_not_an_empty_vector(value: float) -> None:
     own = SparseEncoder.load(str(checkpoint("qwen2_bidirectional")))
     with torch.inference_mode():
-        own.checkpoint.backbone.head_weight[7, 3] = value
+        own.engine.backbone.head_weight[7, 3] = value
     with pytest.raises(DataError, match=r"not finite.*dtype float32"):
         own.document_impacts(TEXTS)
 

@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, RunError, UsageError
-from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, load_backbone, probe
+from pyserini_llm_sparse.modelling.backbone.language_model import Backbone
+from pyserini_llm_sparse.modelling.backbone.loading import load_backbone
 from pyserini_llm_sparse.modelling.backbone.masked import own_logits, table_positions
+from pyserini_llm_sparse.modelling.backbone.probing import probe
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
@@ -130,7 +132,7 @@ def test_another_attention_is_refused(attention: str) -> None:
 def test_a_saved_one_gives_the_same_vectors_under_its_spec(tmp_path: Path) -> None:
     first = SparseEncoder.load(str(checkpoint("bert_splade")), device="cpu", document_top_k=20)
     expected = first.document_impacts(TEXTS)
-    spec = save_checkpoint(tmp_path / "again", first.checkpoint.backbone, first.checkpoint.tokenizer, first.spec)
+    spec = save_checkpoint(tmp_path / "again", first.engine.backbone, first.checkpoint.tokenizer, first.spec)
     again = SparseEncoder.load(str(tmp_path / "again"), device="cpu")
     assert again.spec == spec and (tmp_path / "again" / SPEC_FILE).is_file()
     assert again.document_impacts(TEXTS) == expected

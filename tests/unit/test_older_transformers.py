@@ -10,8 +10,9 @@ import transformers
 from torch import Tensor
 
 from pyserini_llm_sparse.modelling.backbone import older_transformers
-from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, probe, set_attention
+from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, set_attention
 from pyserini_llm_sparse.modelling.backbone.older_transformers import read_rope_parameters
+from pyserini_llm_sparse.modelling.backbone.probing import probe
 from tests.checkpoints import FAMILIES, causal_model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 0, 0], [3, 0, 0, 0, 0]])

@@ -25,12 +25,14 @@ from pyserini_llm_sparse.errors import (
     SpecMismatchError,
     UsageError,
 )
+from pyserini_llm_sparse.modelling.folder import ModelFolder
 from pyserini_llm_sparse.modelling.vectors import SparseVectors
 from pyserini_llm_sparse.onnx.export.attempts import Attempts
 from pyserini_llm_sparse.onnx.export.exporter import export_model
 from pyserini_llm_sparse.onnx.export.number_formats import ATTEMPTS, Formats, same_formats
 from pyserini_llm_sparse.onnx.export.verification import BOUNDS, Difference, rank_correlation, top_overlap
 from pyserini_llm_sparse.onnx.graph.fused import FusedBody
+from pyserini_llm_sparse.onnx.runtime.description import read_description
 from pyserini_llm_sparse.onnx.runtime.providers import available_providers
 from tests.checkpoints import TEXTS, causal_model, change_json, checkpoint, copied, native, vocabulary_size
 from tests.exports import PRECISIONS, TERMS_PER_BLOCK, exported
@@ -132,7 +134,7 @@ def with_outliers(folder: Path) -> SparseEncoder:
     native(folder, settings={"hidden_size": 64}, attention="causal")
     encoder = SparseEncoder.load(str(folder), dtype="float32", device="cpu")
     with torch.inference_mode():
-        for layer in encoder.checkpoint.backbone.model.base_model.layers:
+        for layer in encoder.engine.backbone.model.base_model.layers:
             for norm in (layer.input_layernorm, layer.post_attention_layernorm):
                 norm.weight[:3] *= 40
             for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj,
@@ -215,7 +217,7 @@ def test_a_model_that_overflows_is_refused(precision: str, tmp_path: Path) -> No
     encoder = SparseEncoder.load(str(tmp_path / "model"), dtype="float32", device="cpu")
     export = Attempts(encoder, precision, list(TEXTS), print)  # type: ignore[arg-type]
     with torch.inference_mode():
-        encoder.checkpoint.backbone.model.base_model.norm.weight[5] = float("nan")
+        encoder.engine.backbone.model.base_model.norm.weight[5] = float("nan")
     (tmp_path / "out").mkdir()
     export.write_files(tmp_path / "out", ATTEMPTS[precision][0])  # type: ignore[index]
     with pytest.raises(DataError, match="not finite"):
@@ -262,8 +264,8 @@ def test_a_description_of_a_later_version_is_refused(export: Path) -> None:
 
 
 def test_an_export_has_no_torch_model() -> None:
-    with pytest.raises(UsageError, match="ONNX export"):
-        _ = SparseEncoder.load(str(exported(NAME))).checkpoint.backbone
+    with pytest.raises(UsageError, match="an ONNX export, without torch's weights"):
+        ModelFolder.at(exported(NAME)).require_language_model()
     for precision in PRECISIONS:
         with pytest.raises(UsageError, match="an ONNX export already"):
             export_model(str(exported(NAME, precision)), exported(NAME).parent / "again")
@@ -281,7 +283,7 @@ def test_only_an_export_is_replaced_and_only_on_request(tmp_path: Path, export: 
         with pytest.raises(UsageError, match=message):
             export_model(str(model), place)
     assert export_model(str(model), export, precision="int8", overwrite=True).precision == "int8"
-    assert SparseEncoder.load(str(export)).checkpoint.precision == "onnx int8"
+    assert SparseEncoder.load(str(export)).loader.precision == "onnx int8"
     with pytest.raises(UsageError, match="precision int3"):
         export_model(str(model), tmp_path / "out", precision="int3")  # type: ignore[arg-type]
 
@@ -307,7 +309,7 @@ def test_a_window_of_attention_bounds_the_texts(tmp_path: Path) -> None:
     native(tmp_path / "model", "mistral", settings={"hidden_size": 64}, attention="causal", document_max_length=32)
     change_json(tmp_path / "model" / "config.json", sliding_window=40)
     export_model(str(tmp_path / "model"), tmp_path / "out")
-    assert SparseEncoder.load(str(tmp_path / "out")).checkpoint.export.positions == 40  # type: ignore[union-attr]
+    assert read_description(tmp_path / "out").positions == 40  # type: ignore[union-attr]
     with pytest.raises(DataError, match="a window of 40"):
         export_model(f"{tmp_path / 'model'},document_max_length=64", tmp_path / "longer", builder="fused")
 

@@ -13,8 +13,8 @@ import torch
 
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError
-from pyserini_llm_sparse.onnx.runtime import description
-from pyserini_llm_sparse.onnx.runtime.description import fastest_precision
+from pyserini_llm_sparse.onnx.runtime import precision as precisions
+from pyserini_llm_sparse.onnx.runtime.precision import fastest_precision
 from pyserini_llm_sparse.onnx.runtime.providers import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -94,17 +94,17 @@ def test_an_export_for_the_cpu_stays_there_and_a_device_that_was_asked_for_is_ke
 @without_cuda
 def test_the_fastest_on_a_cpu_is_int8_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     name = str(checkpoint(NAME))
-    monkeypatch.setattr(description, "multiplies_int8", lambda: False)
-    assert SparseEncoder.load(name, precision="auto").checkpoint.precision == "onnx fp32"
-    monkeypatch.setattr(description, "multiplies_int8", lambda: True)
-    assert SparseEncoder.load(name, precision="auto").checkpoint.precision == "onnx int8"
-    assert SparseEncoder.load(f"{name},precision=auto", device="cpu").checkpoint.precision == "onnx int8"
-    assert SparseEncoder.load(str(exported(NAME)), precision="auto").checkpoint.precision == "onnx fp32"
+    monkeypatch.setattr(precisions, "multiplies_int8", lambda: False)
+    assert SparseEncoder.load(name, precision="auto").loader.precision == "onnx fp32"
+    monkeypatch.setattr(precisions, "multiplies_int8", lambda: True)
+    assert SparseEncoder.load(name, precision="auto").loader.precision == "onnx int8"
+    assert SparseEncoder.load(f"{name},precision=auto", device="cpu").loader.precision == "onnx int8"
+    assert SparseEncoder.load(str(exported(NAME)), precision="auto").loader.precision == "onnx fp32"
     assert [fastest_precision(device) for device in ("cuda:1", "mps")] == [None, None]
     with pytest.raises(UsageError, match="precision auto and dtype bfloat16"):
         SparseEncoder.load(name, precision="auto", dtype="bfloat16")
-    monkeypatch.setattr(description, "find_spec", lambda package: None if package == "onnx" else package)
-    assert SparseEncoder.load(name, precision="auto").checkpoint.precision == "float32"
+    monkeypatch.setattr(precisions, "find_spec", lambda package: None if package == "onnx" else package)
+    assert SparseEncoder.load(name, precision="auto").loader.precision == "float32"
 
 
 @without_cuda

@@ -26,7 +26,7 @@ def encoder() -> SparseEncoder:
 def batches(encoder: SparseEncoder) -> Iterator[list[tuple[int, ...]]]:
     """The shape of each batch that the model computed."""
     seen: list[tuple[int, ...]] = []
-    handle = encoder.checkpoint.backbone.model.get_input_embeddings().register_forward_pre_hook(
+    handle = encoder.engine.backbone.model.get_input_embeddings().register_forward_pre_hook(
         lambda module, inputs: seen.append(tuple(inputs[0].shape))
     )
     yield seen

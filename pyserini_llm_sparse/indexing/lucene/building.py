@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import orjson
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
 from pyserini_llm_sparse.indexing.lucene.reading import LuceneIndex
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
-from pyserini_llm_sparse.system import last_line, own_environment
+from pyserini_llm_sparse.system import last_line, own_environment, pyserini_command
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,7 @@ def run_indexer(arguments: Sequence[str], index: str | Path, log: str | Path | N
     Raises:
         RunError: It failed.
     """
-    command = [
-        sys.executable, "-m", "pyserini_llm_sparse.pyserini", "pyserini.index.lucene",
-        "--generator", "DefaultLuceneDocumentGenerator", *arguments,
-    ]  # fmt: skip
+    command = pyserini_command("pyserini.index.lucene", "--generator", "DefaultLuceneDocumentGenerator", *arguments)
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=own_environment()
     )

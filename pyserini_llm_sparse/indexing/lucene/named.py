@@ -49,10 +49,7 @@ def named_qrels(name: str) -> Path:
 
 
 def _from_pyserini(name: str, what: str, get: Callable[[], _Found]) -> _Found:
-    from pyserini_llm_sparse.plugin import register
-
     jdk.use_jdk()
-    register()
     try:
         return get()
     except Exception as error:  # whatever Pyserini, Java or the network raise: the name was all that they were given

@@ -182,9 +182,6 @@ class LuceneIndex(OpenedIndex):
 def java_classes() -> Callable[[str], Any]:
     """The function that gives a Java class by its name, with the JVM running as Pyserini starts it."""
     jdk.use_jdk()
-    from pyserini_llm_sparse.plugin import register
-
-    register()  # makes Pyserini importable where it would not be
     from pyserini.pyclass import autoclass
 
     return autoclass

@@ -21,7 +21,7 @@ from pyserini_llm_sparse.errors import LlmSparseError, ResourceError, RunError, 
 from pyserini_llm_sparse.indexing.vectors.encode import EncodeReport, Progress
 from pyserini_llm_sparse.indexing.vectors.shard import Shard
 from pyserini_llm_sparse.indexing.vectors.state import JobState
-from pyserini_llm_sparse.system import cores_each
+from pyserini_llm_sparse.system import cores_each, own_environment
 
 EVERY_GPU = "cuda:all"
 _SECONDS_TO_END = 10
@@ -106,11 +106,8 @@ def _prepare(encoder: str, devices: Sequence[str], loading: dict[str, Any]) -> N
 
     for device in dict.fromkeys(devices):
         loaded = SparseEncoder.load(encoder, **{**loading, "device": device})
-        _ = loaded.device
-    if loaded.checkpoint.onnx_precision is not None:
-        from pyserini_llm_sparse.onnx.export.cache import cached_export
-
-        cached_export(loaded.checkpoint)
+        _ = loaded.loader.device
+    loaded.loader.prepare()
 
 
 def _whole(reports: list[EncodeReport]) -> EncodeReport:
@@ -148,9 +145,7 @@ class _Processes:
 
     def start(self, device: str, shard: Shard) -> None:
         """Start a process and give it its job."""
-        source = str(Path(__file__).resolve().parents[3])  # the process runs the same version of this package
-        path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
-        environment = {"RAYON_NUM_THREADS": str(cores_each(self._count)), **os.environ, "PYTHONPATH": path}
+        environment = {"RAYON_NUM_THREADS": str(cores_each(self._count)), **own_environment()}
         process = subprocess.Popen(
             [sys.executable, "-m", "pyserini_llm_sparse.indexing.vectors.shard"],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

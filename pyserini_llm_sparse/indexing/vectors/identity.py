@@ -1,4 +1,4 @@
-"""What makes two encoding jobs the same job, so that one may continue what the other began."""
+"""The identity of an encoding job, by which one may continue what another began."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def job_identity(
     """Return the identity of a job of this encoder on this corpus."""
     return JobIdentity(
         spec=encoder.spec,
-        dtype=encoder.checkpoint.precision,
+        dtype=encoder.loader.precision,
         corpus=corpus_identity(corpus),
         fields=tuple(fields) if fields else None,
         contents=contents,

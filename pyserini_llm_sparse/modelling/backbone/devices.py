@@ -1,4 +1,4 @@
-"""Which device and floating-point type a model runs on."""
+"""The device and the floating-point type that a model runs on."""
 
 from __future__ import annotations
 

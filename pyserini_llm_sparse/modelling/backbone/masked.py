@@ -1,4 +1,4 @@
-"""What differs where the backbone is a masked language model: with `backbone` alone in touching transformers.
+"""A masked language model as a backbone (BERT, as in SPLADE); with the rest of this room alone in touching its library.
 
 Between the last hidden states and the output layer a masked language model has a transform of its own (a dense layer,
 an activation and a norm), which each family names in its own way. So the model computes as far as its output layer,

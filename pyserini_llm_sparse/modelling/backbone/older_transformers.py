@@ -1,4 +1,4 @@
-"""What transformers before 5.2 lacks: attention in both directions, and rotary positions as version 5 saves them.
+"""Stand-ins for what transformers before 5.2 lacks: attention in both directions, rotary positions as version 5 saves.
 
 optimum's exporter needs transformers 4.57 (``docs/onnx.md``), and both would silently give other vectors there.
 """

@@ -9,9 +9,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import RunError
+from pyserini_llm_sparse.modelling.encoding import EncodingCore
+from pyserini_llm_sparse.modelling.engine import LoadedEngine
+from pyserini_llm_sparse.modelling.folder import EXPORT_FILE, ModelFolder
+from pyserini_llm_sparse.modelling.names import ModelReference
 from pyserini_llm_sparse.modelling.query_table import save_query_term_weights
+from pyserini_llm_sparse.modelling.tokenization import Tokenization
+from pyserini_llm_sparse.modelling.torch_engine import TorchLoader
 from pyserini_llm_sparse.onnx.export.number_formats import (
     ATTEMPTS,
     QUANTISED,
@@ -20,21 +25,11 @@ from pyserini_llm_sparse.onnx.export.number_formats import (
     products_of,
     same_formats,
 )
-from pyserini_llm_sparse.onnx.graph.builders import (
-    OPTIMUM_IGNORES,
-    Builder,
-    BuilderChoice,
-    build_body,
-    build_with_torch,
-)
-from pyserini_llm_sparse.onnx.runtime.description import (
-    DESCRIPTION_FILE,
-    GRAPH_FILE,
-    WEIGHTS_FILE,
-    ExportDescription,
-    Precision,
-    export_digest,
-)
+from pyserini_llm_sparse.onnx.graph.body import Builder, BuilderChoice
+from pyserini_llm_sparse.onnx.graph.builders import OPTIMUM_IGNORES, build_body, build_with_torch
+from pyserini_llm_sparse.onnx.runtime.description import GRAPH_FILE, WEIGHTS_FILE, ExportDescription, export_digest
+from pyserini_llm_sparse.onnx.runtime.loading import load_export
+from pyserini_llm_sparse.onnx.runtime.precision import Precision
 from pyserini_llm_sparse.version import __version__
 
 if TYPE_CHECKING:
@@ -85,7 +80,7 @@ class Attempts:
 
     def __init__(
         self,
-        reference: SparseEncoder,
+        source: TorchLoader,
         precision: Precision,
         documents: list[str],
         note: Callable[[str], None],
@@ -95,7 +90,7 @@ class Attempts:
         """Build the graph's body, encode the texts with torch, and calibrate what is to be quantised.
 
         Args:
-            reference: The encoder, from torch, on the CPU and in float32.
+            source: Loads the model with torch, on the CPU and in float32.
             precision: Number format of the export.
             documents: Texts to compare.
             note: Told what is being done.
@@ -107,16 +102,18 @@ class Attempts:
         """
         from pyserini_llm_sparse.onnx.export.verification import Comparison
 
-        checkpoint = reference.checkpoint
+        checkpoint = source.checkpoint
         self._checkpoint = checkpoint
+        engine = source.load()
+        self._backbone = engine.backbone
         self._precision = precision
         self._documents = documents
         self._note = note
         self._choice = builder
-        self._body = build_body(checkpoint.backbone, checkpoint.spec, builder, note, optimum)
+        self._body = build_body(self._backbone, checkpoint.spec, builder, note, optimum)
         whole = replace(checkpoint, spec=checkpoint.spec.replace(**_WITHOUT_TOP_K))
-        self._comparison = Comparison(SparseEncoder(whole), documents)
-        self._calibration = self._calibrated(reference) if precision in QUANTISED else None
+        self._comparison = Comparison(EncodingCore(whole, LoadedEngine(source, engine)), documents)
+        self._calibration = self._calibrated() if precision in QUANTISED else None
 
     def write(self, folder: Path, output: Path) -> ExportReport:
         """Fill a folder with all but the report, and return that.
@@ -132,7 +129,7 @@ class Attempts:
         report, beyond = self._first_within_bounds(folder, output)
         if report is None and (wrong := self._wrong_where_another_builder_helps(folder, beyond)):
             reason = f"{output}: the fused graph differs from torch: {', '.join(wrong)}"
-            self._body = build_with_torch(self._checkpoint.backbone, self._checkpoint.spec, reason, self._note)
+            self._body = build_with_torch(self._backbone, self._checkpoint.spec, reason, self._note)
             report, beyond = self._first_within_bounds(folder, output)
         if report is not None:
             return report
@@ -178,7 +175,7 @@ class Attempts:
             positions=self._body.positions,
             digest=export_digest(folder, checkpoint.tokenizer),
         )
-        (folder / DESCRIPTION_FILE).write_text(description.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / EXPORT_FILE).write_text(description.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def _first_within_bounds(self, folder: Path, output: Path) -> tuple[ExportReport | None, list[str]]:
         """Return the report of the first attempt that is within the bounds, or None and what is beyond in the last."""
@@ -222,17 +219,20 @@ class Attempts:
 
         The session ends here: where files cannot be moved while they are open, it must not outlive the comparison.
         """
-        return self._comparison.difference(SparseEncoder.load(str(folder), **_WITHOUT_TOP_K))
+        return self._comparison.difference(
+            EncodingCore(*load_export(ModelReference(str(folder), _WITHOUT_TOP_K), ModelFolder.at(folder)))
+        )
 
-    def _calibrated(self, reference: SparseEncoder) -> HeadCalibration:
+    def _calibrated(self) -> HeadCalibration:
         import torch
 
         from pyserini_llm_sparse.onnx.graph.calibration import calibrate_head
 
-        texts = [text for text in reference.tokenization.token_ids(self._documents, "document") if text.ids]
+        tokenization = Tokenization(self._checkpoint.tokenizer, self._checkpoint.spec, self._checkpoint.vocabulary_size)
+        texts = [text for text in tokenization.token_ids(self._documents, "document") if text.ids]
         allowed = torch.from_numpy(self._checkpoint.allowed)
         with self._body.calibrate():  # one pass of the texts serves body and head
-            return calibrate_head(self._checkpoint.backbone, reference.tokenization, texts, allowed)
+            return calibrate_head(self._backbone, tokenization, texts, allowed)
 
 
 def _versions(builder: Builder) -> dict[str, str]:

@@ -1,21 +1,25 @@
-"""Exports that are made at the first use of a precision, and kept for all later ones."""
+"""The cache of exports: made at the first use of a precision, and kept for all later ones."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.modelling.checkpoint import Checkpoint
+from pyserini_llm_sparse.modelling.torch_engine import TorchLoader
 from pyserini_llm_sparse.onnx.runtime.description import FIELDS_IN_GRAPH, read_description
-from pyserini_llm_sparse.onnx.runtime.providers import device_number, require_cuda
+from pyserini_llm_sparse.onnx.runtime.loading import ExportLoader
+from pyserini_llm_sparse.onnx.runtime.precision import Precision
+from pyserini_llm_sparse.onnx.runtime.providers import device_number, export_device, require_cuda
 from pyserini_llm_sparse.version import __version__
 
 if TYPE_CHECKING:
-    from pyserini_llm_sparse.modelling.checkpoint import Checkpoint
+    from pyserini_llm_sparse.onnx.runtime.session import OnnxEngine
 
 CACHE_VARIABLE = "PYSERINI_LLM_SPARSE_CACHE"
 
@@ -30,34 +34,80 @@ def cache_folder() -> Path:
     return (Path(system) if system else Path.home() / ".cache") / "pyserini-llm-sparse"
 
 
-def cached_export(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the checkpoint of the export of another in its `onnx_precision`; made now if there is none yet.
+@dataclass(frozen=True)
+class CachedExportLoader:
+    """Loads the export of a checkpoint in a precision, which is made if there is none yet; see `EngineLoader`.
 
-    The folder's name holds a digest of what the graph depends on: the model, some fields of its spec, and the version
-    of this package. As any export, it is compared with torch before it is kept.
-
-    Raises:
-        LlmSparseError: See `export.export_encoder`.
+    Attributes:
+        checkpoint: The model.
+        export_precision: Of the export.
+        asked_device: Where it shall run; None to choose by the precision.
+        threads: CPU threads; None for all cores.
     """
-    from pyserini_llm_sparse.encoder import SparseEncoder
-    from pyserini_llm_sparse.onnx.export.exporter import export_encoder
 
-    precision = checkpoint.onnx_precision
-    assert precision is not None
-    if (number := device_number(checkpoint.export_device or "cpu")) is not None:
-        require_cuda(number)  # before minutes are spent on an export
-    in_graph = [getattr(checkpoint.spec, name) for name in ("model_fingerprint", *FIELDS_IN_GRAPH)]
-    key = hashlib.sha256(f"{__version__} {in_graph}".encode()).hexdigest()
-    folder = cache_folder() / "exports" / f"{checkpoint.folder.name}-{precision}-{key[:16]}"
-    if (found := read_description(folder)) is None:
-        _logger.warning("%s: precision %s: exporting to %s, once", checkpoint.folder, precision, folder)
-        reference = SparseEncoder(replace(checkpoint, onnx_precision=None, dtype="float32", device="cpu"))
+    checkpoint: Checkpoint
+    export_precision: Precision
+    asked_device: str | None = None
+    threads: int | None = None
+
+    @property
+    def precision(self) -> str:
+        """``onnx`` and the export's precision."""
+        return f"onnx {self.export_precision}"
+
+    @property
+    def device(self) -> str:
+        """Where it will run."""
+        return export_device(self.asked_device, self.export_precision)
+
+    def prepare(self) -> Path:
+        """Return the folder of the export; it is made now if there is none yet.
+
+        Raises:
+            LlmSparseError: See `exporter.export_checkpoint`.
+        """
+        return self._export().folder
+
+    def load(self) -> OnnxEngine:
+        """Open a session.
+
+        Raises:
+            LlmSparseError: See `prepare` and `OnnxEngine`.
+        """
+        return self._export().load()
+
+    @property
+    def folder(self) -> Path:
+        """Where the export is or will be.
+
+        The name holds a digest of what the graph depends on: the model, some fields of its spec, and the version of
+        this package.
+        """
+        in_graph = [getattr(self.checkpoint.spec, name) for name in ("model_fingerprint", *FIELDS_IN_GRAPH)]
+        key = hashlib.sha256(f"{__version__} {in_graph}".encode()).hexdigest()
+        return cache_folder() / "exports" / f"{self.checkpoint.folder.name}-{self.export_precision}-{key[:16]}"
+
+    def _export(self) -> ExportLoader:
+        if (number := device_number(self.device)) is not None:
+            require_cuda(number)  # before minutes are spent on an export
+        folder = self.folder
+        if (found := read_description(folder)) is None:
+            self._make(folder)
+            found = read_description(folder)
+            assert found is not None
+        found.require_unchanged(folder, self.checkpoint.tokenizer)
+        return ExportLoader(folder, found, self.asked_device, self.threads)
+
+    def _make(self, folder: Path) -> None:
+        from pyserini_llm_sparse.onnx.export.exporter import export_checkpoint
+
+        checkpoint = self.checkpoint
+        _logger.warning("%s: precision %s: exporting to %s, once", checkpoint.folder, self.export_precision, folder)
+        source = TorchLoader(checkpoint, "cpu", "float32", self.threads)
         try:
-            export_encoder(reference, folder, precision=precision, model=str(checkpoint.folder), note=_logger.warning)
+            export_checkpoint(
+                source, folder, precision=self.export_precision, model=str(checkpoint.folder), note=_logger.warning
+            )
         except UsageError:
             if read_description(folder) is None:  # else another process was faster
                 raise
-        found = read_description(folder)
-        assert found is not None
-    found.require_unchanged(folder, checkpoint.tokenizer)
-    return replace(checkpoint, folder=folder, export=found, onnx_precision=None)

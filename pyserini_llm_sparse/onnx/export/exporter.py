@@ -1,4 +1,4 @@
-"""Exports an encoder to ONNX: the graph, what an encoder needs beside it, and a report; whole and verified or not."""
+"""The export of a model to ONNX: graph, what an encoder needs beside it, and report; whole and verified, or none."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from pathlib import Path
 
 import orjson
 
-from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError, one_line
 from pyserini_llm_sparse.files.atomic import atomic_folder
+from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
+from pyserini_llm_sparse.modelling.folder import EXPORT_FILE, ModelFolder
+from pyserini_llm_sparse.modelling.names import parse_encoder_name
+from pyserini_llm_sparse.modelling.torch_engine import TorchLoader
 from pyserini_llm_sparse.onnx.export.attempts import Attempts, ExportReport
-from pyserini_llm_sparse.onnx.graph.builders import BuilderChoice, known_builder
-from pyserini_llm_sparse.onnx.runtime.description import DESCRIPTION_FILE, REPORT_FILE, Precision, known_precision
+from pyserini_llm_sparse.onnx.graph.body import BuilderChoice
+from pyserini_llm_sparse.onnx.graph.builders import known_builder
+from pyserini_llm_sparse.onnx.runtime.description import REPORT_FILE
+from pyserini_llm_sparse.onnx.runtime.precision import Precision, known_precision
 from pyserini_llm_sparse.onnx.runtime.providers import cuda_problem
 from pyserini_llm_sparse.onnx.runtime.session import require_runtime
 
@@ -29,12 +34,12 @@ def export_model(
     overwrite: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> ExportReport:
-    """Export an encoder to a directory that `SparseEncoder.load` and every ``--encoder`` take.
+    """Export a model to a directory that `SparseEncoder.load` and every ``--encoder`` take.
 
     Args:
         model: An encoder name; fields of the spec that it changes are those of the export.
         output: The directory; only one that is empty or holds an export is written to.
-        precision: One of `description.PRECISIONS`.
+        precision: One of `precision.PRECISIONS`.
         builder: Who builds the graph of the model's body: ``fused``, this package on ONNX Runtime's fused attention,
             ``torch``, torch's exporter, ``auto``, the second where the first refuses the model or is wrong, or
             ``optimum``, optimum's exporter where that is installed.
@@ -55,17 +60,21 @@ def export_model(
     builder = _builder(builder, optimum)
     _require_free(Path(output), overwrite)
     require_onnx()
-    reference = SparseEncoder.load(model, device="cpu")  # where it computes in float32
-    if reference.checkpoint.export is not None:
+    reference = parse_encoder_name(model)
+    if reference.precision is not None:
+        raise UsageError(f"{model}: precision={reference.precision}: an option of its own; leave it out of the name")
+    folder = ModelFolder.find(reference)
+    if folder.is_export:
         raise UsageError(f"{model}: an ONNX export already; export the model that it was made from")
-    return export_encoder(
-        reference, output, precision=precision, model=model, builder=builder, optimum=optimum, corpus=corpus,
+    source = TorchLoader(load_checkpoint(reference, folder), "cpu", "float32")
+    return export_checkpoint(
+        source, output, precision=precision, model=model, builder=builder, optimum=optimum, corpus=corpus,
         overwrite=overwrite, note=note,
     )  # fmt: skip
 
 
-def export_encoder(
-    reference: SparseEncoder,
+def export_checkpoint(
+    source: TorchLoader,
     output: str | Path,
     *,
     precision: Precision,
@@ -76,13 +85,13 @@ def export_encoder(
     overwrite: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> ExportReport:
-    """Export an encoder that is loaded, from torch, on the CPU and in float32.
+    """Export a checkpoint.
 
     Args:
-        reference: The encoder.
+        source: Loads it with torch, on the CPU and in float32.
         output: As for `export_model`, and so are all others.
-        precision: One of `description.PRECISIONS`.
-        model: The encoder's name for the report.
+        precision: One of `precision.PRECISIONS`.
+        model: The model's name for the report.
         builder: As for `export_model`.
         optimum: The same.
         corpus: A corpus whose first documents are compared.
@@ -102,7 +111,7 @@ def export_encoder(
     documents = sample_documents(corpus)
     with atomic_folder(output) as folder:
         report = replace(
-            Attempts(reference, precision, documents, note, builder, optimum).write(folder, output),
+            Attempts(source, precision, documents, note, builder, optimum).write(folder, output),
             model=model,
             corpus=corpus,
         )
@@ -151,7 +160,7 @@ def _require_free(output: Path, overwrite: bool) -> None:
         raise UsageError(f"{output}: is a file, and is not overwritten; choose another directory")
     if not output.exists() or not any(output.iterdir()):
         return
-    if not (output / DESCRIPTION_FILE).is_file():
+    if not (output / EXPORT_FILE).is_file():
         raise UsageError(f"{output}: holds files but no ONNX export, and is not overwritten; choose another directory")
     if not overwrite:
         raise UsageError(f"{output}: holds an ONNX export; choose another directory, or give --overwrite to replace it")

@@ -7,7 +7,8 @@ import torch
 from pyserini_llm_sparse.onnx.graph.products import FloatProducts, PartProducts, Products
 from pyserini_llm_sparse.onnx.graph.quantised import BlockProducts, Int8Products
 from pyserini_llm_sparse.onnx.graph.writer import GraphWriter
-from pyserini_llm_sparse.onnx.runtime.description import NumberFormat, Part, Precision
+from pyserini_llm_sparse.onnx.runtime.description import NumberFormat, Part
+from pyserini_llm_sparse.onnx.runtime.precision import Precision
 
 Formats = dict[Part, NumberFormat]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.files.corpus import read_corpus
 from pyserini_llm_sparse.files.records import Document
+from pyserini_llm_sparse.modelling.encoding import EncodingCore
 from pyserini_llm_sparse.modelling.vectors import SparseVectors
 from pyserini_llm_sparse.onnx.export.sample_texts import DOCUMENTS
-from pyserini_llm_sparse.onnx.runtime.description import Precision
+from pyserini_llm_sparse.onnx.runtime.precision import Precision
 
 SAMPLE_SIZE = 64
 WORDS_OF_QUERY = 8  # a query is the beginning of a document
@@ -88,7 +88,7 @@ def sample_documents(corpus: str | None) -> list[str]:
 class Comparison:
     """Compares exports with the torch model in float32, whose vectors are made once."""
 
-    def __init__(self, reference: SparseEncoder, documents: Sequence[str]) -> None:
+    def __init__(self, reference: EncodingCore, documents: Sequence[str]) -> None:
         """Encode the texts with the torch model.
 
         Args:
@@ -105,7 +105,7 @@ class Comparison:
         if not self._expected.matrix.nnz:
             raise DataError(f"{reference.checkpoint.folder}: all vectors are empty: check the model and its spec")
 
-    def difference(self, export: SparseEncoder) -> Difference:
+    def difference(self, export: EncodingCore) -> Difference:
         """Return how far the vectors of an export, without top-k, are from those of torch."""
         found, found_queries = export.encode_documents(self._documents), export.encode_queries(self._queries)
         wanted = SparseVectors.concatenate([self._expected, self._expected_queries])

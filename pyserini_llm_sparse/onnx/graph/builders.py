@@ -1,57 +1,19 @@
-"""Who builds the graph of a model's body: this package on fused attention, torch's exporter, or optimum's."""
+"""The builders of the graph of a model's body: this package on fused attention, torch's exporter, or optimum's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, UsageError
+from pyserini_llm_sparse.onnx.graph.body import CHOICES, Body, BuilderChoice
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pyserini_llm_sparse.modelling.backbone.language_model import Backbone
     from pyserini_llm_sparse.modelling.spec import EncodingSpec
-    from pyserini_llm_sparse.onnx.graph.products import PartProducts, Tables
-    from pyserini_llm_sparse.onnx.graph.writer import GraphWriter
 
-Builder = Literal["fused", "torch", "optimum"]
-BuilderChoice = Literal["auto", "fused", "torch", "optimum"]
-CHOICES: tuple[BuilderChoice, ...] = ("auto", "fused", "torch", "optimum")
 OPTIMUM_IGNORES = "optimum-cli ignores attention in both directions, and rotary positions as transformers 5 saves them"
-
-
-class Body(Protocol):
-    """A model up to its last hidden states, and what the head behind them needs.
-
-    Attributes:
-        builder: Who made it.
-        head: The output embedding, ``[vocabulary, hidden]``.
-        head_bias: The output layer's bias ``[vocabulary]``, or None.
-        positions: Most tokens of a text.
-    """
-
-    builder: Builder
-    head: Tensor
-    head_bias: Tensor | None
-    positions: int
-
-    def hidden(self, write: GraphWriter, products: PartProducts, tables: Tables) -> str:
-        """Add its nodes to a graph; can be called again, for another graph.
-
-        Args:
-            write: The graph, with the inputs that the module `graph` names.
-            products: How its parts multiply.
-            tables: The embeddings.
-
-        Returns:
-            The last hidden states of all positions, ``[batch, sequence, hidden]``.
-        """
-
-    def calibrate(self) -> AbstractContextManager[None]:
-        """Make its products fit for quantisation, if it can, by the texts that the model computes in the context."""
 
 
 def known_builder(asked: str) -> BuilderChoice:

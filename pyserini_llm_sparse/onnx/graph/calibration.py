@@ -1,4 +1,4 @@
-"""What sample texts say about the vocabulary projection in int8: how to share its range, and how far it may be off."""
+"""The calibration of the vocabulary projection in int8 by sample texts: how to share its range, how far it may err."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from pyserini_llm_sparse.onnx.graph.builders import Body, Builder
+from pyserini_llm_sparse.onnx.graph.body import Body, Builder
 from pyserini_llm_sparse.onnx.graph.calibration import HeadCalibration
 from pyserini_llm_sparse.onnx.graph.decoder import Decoder, Layer
 from pyserini_llm_sparse.onnx.graph.head import HeadGraph
@@ -68,7 +68,7 @@ def write_encoder(
 
 
 class FusedBody:
-    """A decoder on ONNX Runtime's fused attention; see `builders.Body`."""
+    """A decoder on ONNX Runtime's fused attention; see `body.Body`."""
 
     builder: Builder = "fused"
 

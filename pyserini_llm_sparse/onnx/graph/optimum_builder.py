@@ -32,7 +32,7 @@ from pyserini_llm_sparse.errors import (
 )
 from pyserini_llm_sparse.modelling.backbone.language_model import Backbone
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
-from pyserini_llm_sparse.onnx.graph.builders import Builder
+from pyserini_llm_sparse.onnx.graph.body import Builder
 from pyserini_llm_sparse.onnx.graph.decoder import most_positions, rotation_by_length
 from pyserini_llm_sparse.onnx.graph.torch_builder import TracedBody, silent, simplify
 from pyserini_llm_sparse.onnx.graph.traced import require_simple
@@ -46,7 +46,7 @@ _ANONYMOUS = "onnx::"  # what the names of weights begin with that the exporter 
 
 
 class OptimumBody(TracedBody):
-    """A body that optimum's exporter made; see `builders.Body`."""
+    """A body that optimum's exporter made; see `body.Body`."""
 
     builder: Builder = "optimum"
 

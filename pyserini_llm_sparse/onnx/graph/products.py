@@ -1,4 +1,4 @@
-"""How the parts of an export multiply, in which its precisions differ and nowhere else."""
+"""The products of an export's parts, in which its precisions differ and nowhere else."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, one_line, require_version
 from pyserini_llm_sparse.modelling.backbone.language_model import Backbone
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
-from pyserini_llm_sparse.onnx.graph.builders import Builder
+from pyserini_llm_sparse.onnx.graph.body import Builder
 from pyserini_llm_sparse.onnx.graph.decoder import most_positions
 from pyserini_llm_sparse.onnx.graph.products import PartProducts, Tables
 from pyserini_llm_sparse.onnx.graph.writer import OPSET, GraphWriter
@@ -29,7 +29,7 @@ TALKATIVE = ("torch", "onnxscript", "onnx_ir", "optimum", "transformers")
 
 
 class TracedBody:
-    """A body that torch's exporter made; see `builders.Body`."""
+    """A body that torch's exporter made; see `body.Body`."""
 
     builder: Builder = "torch"
 

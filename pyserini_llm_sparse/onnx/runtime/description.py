@@ -1,9 +1,8 @@
-"""What the directory of an export holds and says about itself, read without onnx or onnxruntime."""
+"""The description of an export, which lies in its directory and is read without onnx or onnxruntime."""
 
 from __future__ import annotations
 
 import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -13,19 +12,16 @@ from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchErr
 from pyserini_llm_sparse.files.digests import sampled_bytes
 from pyserini_llm_sparse.files.settings import read_json
 from pyserini_llm_sparse.modelling.fingerprint import fingerprint
-from pyserini_llm_sparse.modelling.names import FASTEST, SPEC_FILE
+from pyserini_llm_sparse.modelling.folder import EXPORT_FILE
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
-from pyserini_llm_sparse.onnx.runtime.providers import device_number, missing_driver
-from pyserini_llm_sparse.system import multiplies_int8
+from pyserini_llm_sparse.onnx.runtime.precision import Precision
 
-DESCRIPTION_FILE = "onnx_export.json"
 GRAPH_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 REPORT_FILE = "report.json"
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
 # The projections before and after attention; the first ones and the last one of the feed-forward network; the
 # vocabulary projection.
 Part = Literal["attention", "feed_forward", "down", "head"]
@@ -67,7 +63,7 @@ class ExportDescription(BaseModel):
         if found != self.digest:
             raise SpecMismatchError(
                 f"{folder}: graph, weights or tokenizer are not those of the export: their digest is {found}, "
-                f"{self.digest} in {DESCRIPTION_FILE}; restore the files, or export the model again"
+                f"{self.digest} in {EXPORT_FILE}; restore the files, or export the model again"
             )
 
 
@@ -77,80 +73,16 @@ def read_description(folder: Path) -> ExportDescription | None:
     Raises:
         DataError: It cannot be read.
     """
-    content = read_json(folder / DESCRIPTION_FILE)
+    content = read_json(folder / EXPORT_FILE)
     if content is None:
         return None
     try:
         return ExportDescription.model_validate(content)
     except ValidationError as error:
         raise DataError(
-            f"{folder / DESCRIPTION_FILE}: not the description of an export that this version reads: "
+            f"{folder / EXPORT_FILE}: not the description of an export that this version reads: "
             f"{one_line(error)}; export the model again"
         ) from error
-
-
-def known_precision(asked: str) -> Precision:
-    """Return a precision by its name.
-
-    Raises:
-        UsageError: There is none of that name.
-    """
-    for known in PRECISIONS:
-        if known == asked:
-            return known
-    raise UsageError(f"precision {asked}: unknown; choose {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
-
-
-def asked_precision(
-    model: str, asked: str | None, export: ExportDescription | None, device: str | None, dtype: str | None
-) -> Precision | None:
-    """Return the precision of the export that is to be made of a model; None for none.
-
-    Args:
-        model: The model's name, for messages.
-        asked: What was asked for.
-        export: The description if the model is an export itself.
-        device: Where it was asked to run.
-        dtype: The number format that torch was asked for.
-
-    Raises:
-        UsageError: There is no such precision, or it contradicts the others.
-    """
-    if asked is None or (export is not None and asked in (export.precision, FASTEST)):
-        return None
-    precision = fastest_precision(device) if asked == FASTEST else known_precision(asked)
-    if export is not None:
-        raise UsageError(f"{model}: precision {asked}: an ONNX export in {export.precision}; leave it out")
-    if dtype is not None:
-        raise UsageError(
-            f"precision {asked} and dtype {dtype}: dtype is for torch, precision for ONNX Runtime; keep one"
-        )
-    if precision is not None:
-        device_number(device or "cpu")
-    return precision
-
-
-def fastest_precision(device: str | None) -> Precision | None:
-    """Return the precision that is the fastest with what is installed; None for torch in its own.
-
-    On a CPU it is int8, or float32 where int8 has no instructions. On a GPU torch computes in bfloat16, than which no
-    export has been measured to be faster.
-
-    Args:
-        device: Where the model was asked to run; None for the best there is.
-    """
-    on_cpu = device == "cpu" or (device is None and not _is_gpu_there())
-    if not (on_cpu and find_spec("onnx") and find_spec("onnxruntime")):
-        return None
-    return "int8" if multiplies_int8() else "fp32"
-
-
-def _is_gpu_there() -> bool:
-    if missing_driver():  # which is known without the second that it takes to import torch
-        return False
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def require_fields_in_graph(folder: Path, spec: EncodingSpec) -> None:

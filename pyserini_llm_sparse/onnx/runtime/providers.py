@@ -1,4 +1,4 @@
-"""Which of ONNX Runtime's execution providers computes an export, and why CUDA cannot where it was asked for."""
+"""ONNX Runtime's execution providers: which one computes an export, and why CUDA cannot where it was asked for."""
 
 from __future__ import annotations
 

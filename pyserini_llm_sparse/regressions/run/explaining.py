@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from pyserini_llm_sparse.explanations import term_impacts
 from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.topics import Topic, read_topics
 from pyserini_llm_sparse.files.trec import read_qrels, read_run
@@ -64,7 +63,7 @@ class ImpactExplainer:
 
     def terms(self, text: str) -> list[QueryTerm]:
         """See `Explainer`."""
-        return [QueryTerm(each.term, each.impact, each.own) for each in term_impacts(self._encoder, text, "query")]
+        return [QueryTerm(each.term, each.impact, each.own) for each in self._encoder.term_impacts(text, "query")]
 
     def shared(self, weights: Mapping[str, float], document: str) -> list[Shared]:
         """See `Explainer`."""

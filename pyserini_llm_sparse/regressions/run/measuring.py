@@ -78,15 +78,9 @@ def model_bytes(encoder: str, kind: str) -> int | None:
 
     folder = Path(encoder)
     if kind == "impact" and is_ours(encoder):
-        from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
-        from pyserini_llm_sparse.modelling.names import parse_encoder_name
+        from pyserini_llm_sparse.encoder import SparseEncoder
 
-        checkpoint = load_checkpoint(parse_encoder_name(encoder))
-        if checkpoint.onnx_precision is not None:
-            from pyserini_llm_sparse.onnx.export.cache import cached_export
-
-            checkpoint = cached_export(checkpoint)
-        folder = checkpoint.folder
+        folder = SparseEncoder.load(encoder).loader.prepare()
     sizes = [
         sum(path.stat().st_size for path in folder.glob("*") if path.name.endswith(suffixes)) for suffixes in _WEIGHTS
     ]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError
 from pyserini_llm_sparse.files.digests import sampled_bytes
-from pyserini_llm_sparse.modelling.names import parse_encoder_name
 
 PACKAGE = "package:"
 
@@ -33,9 +32,9 @@ def sparse_digest(encoder: str) -> str:
     Raises:
         LlmSparseError: It cannot be found or used.
     """
-    from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
+    from pyserini_llm_sparse.encoder import SparseEncoder
 
-    return str(load_checkpoint(parse_encoder_name(encoder)).spec.model_fingerprint)
+    return SparseEncoder.load(encoder).spec.model_fingerprint
 
 
 @cache

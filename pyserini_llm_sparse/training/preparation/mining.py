@@ -19,6 +19,7 @@ from pyserini_llm_sparse.indexing.lucene import Hit, LuceneIndex, index
 from pyserini_llm_sparse.indexing.lucene.bm25 import BM25Index, index_texts
 from pyserini_llm_sparse.indexing.vectors import encode_corpus
 from pyserini_llm_sparse.indexing.vectors.identity import corpus_identity
+from pyserini_llm_sparse.plugin import register
 from pyserini_llm_sparse.training.config.fields import MineConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
@@ -94,6 +95,7 @@ def mine(config: MineConfig, *, overwrite: bool = False, progress: Progress | No
     """
     started = time.monotonic()
     require_new_output(config.output, overwrite)
+    register()  # BM25 and impact indexes are searched by Pyserini's libraries
     if config.first_rank > config.hits:
         raise UsageError(f"first_rank: {config.first_rank}: beyond the {config.hits} hits; lower it, or raise hits")
     encoder = None

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from pyserini_llm_sparse.encoder import batches_of
 from pyserini_llm_sparse.errors import DataError, RunError, UsageError
 from pyserini_llm_sparse.files.measures import parse_measure
-from pyserini_llm_sparse.modelling.engine import best_batch_tokens, collected
+from pyserini_llm_sparse.modelling.encoding import batches_of
+from pyserini_llm_sparse.modelling.engine import best_batch_tokens
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, Side
 from pyserini_llm_sparse.modelling.tokenization import Tokenization, TokenizedText
+from pyserini_llm_sparse.modelling.torch_engine import collected
 from pyserini_llm_sparse.modelling.vectors import SparseVectors
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
 

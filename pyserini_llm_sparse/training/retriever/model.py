@@ -16,19 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.files.settings import read_json
+from pyserini_llm_sparse.modelling.backbone.adapters import with_adapter
 from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
-from pyserini_llm_sparse.modelling.backbone.language_model import (
-    Backbone,
-    checkpoint_activations,
-    freeze_head,
-    load_trainable_backbone,
-    with_adapter,
-)
+from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, checkpoint_activations, freeze_head
+from pyserini_llm_sparse.modelling.backbone.loading import load_trainable_backbone
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint
-from pyserini_llm_sparse.modelling.folder import is_masked, require_causal, resolve_folder
-from pyserini_llm_sparse.modelling.names import SPEC_FILE, parse_encoder_name
-from pyserini_llm_sparse.modelling.published import published
+from pyserini_llm_sparse.modelling.folder import ModelFolder
+from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss
@@ -256,17 +250,14 @@ def starting_checkpoint(config: ModelConfig) -> Checkpoint:
             f"model: {config.model}: fields of the encoding spec are fields of the run file; give them there"
         )
     trusted = config.trust_remote_code
-    has_spec = published(named.model) is not None
-    if not has_spec:
-        folder = resolve_folder(named.model, None, trusted)
-        architecture = read_json(folder / "config.json") or {}
-        if isinstance(config, AdaptConfig):
-            # Before anything else is found fault with, such as its attention.
-            require_causal(config.model, architecture)
-        has_spec = (folder / SPEC_FILE).is_file() or is_masked(architecture)
+    folder = ModelFolder.find(replace(named, trust_remote_code=trusted))
+    if isinstance(config, AdaptConfig):
+        # Before anything else is found fault with, such as its attention.
+        folder.require_causal(config.model)
+    has_spec = folder.known is not None or folder.has_spec or folder.is_masked
     # A model that says how it attends goes on so, unless the run file says otherwise.
     given = {} if has_spec and "attention" not in config.model_fields_set else {"attention": config.attention}
-    return load_checkpoint(replace(named, overrides=given, trust_remote_code=trusted), dtype=config.dtype)
+    return load_checkpoint(replace(named, overrides=given, trust_remote_code=trusted), folder)
 
 
 def build_model(
