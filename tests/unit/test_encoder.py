@@ -119,7 +119,7 @@ def test_inference_free_queries_are_counted_terms_of_the_table() -> None:
 def test_inference_free_queries_never_load_the_model(tmp_path: Path) -> None:
     own = SparseEncoder.load(str(checkpoint("inference_free")), query_top_k=2)
     assert own.encode_queries(["the wing of a heart"]).active_terms().tolist() == [2]
-    assert own.checkpoint._backbone is None
+    assert own._engine is None
 
 
 def test_documents_of_an_inference_free_model_go_through_the_model() -> None:
@@ -182,4 +182,4 @@ def test_every_message_is_one_line(tmp_path: Path) -> None:
 def test_the_device_is_known_before_the_model_is_loaded() -> None:
     own = SparseEncoder.load(str(checkpoint("llama_causal")), device="cpu")
     assert own.device == torch.device("cpu")
-    assert own.checkpoint._backbone is None
+    assert own._engine is None

@@ -9,14 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyserini_llm_sparse.errors import RunError
+from pyserini_llm_sparse.errors import RunError, UsageError
 from pyserini_llm_sparse.modelling.encoding import EncodingCore
 from pyserini_llm_sparse.modelling.engine import LoadedEngine
 from pyserini_llm_sparse.modelling.folder import EXPORT_FILE, ModelFolder
 from pyserini_llm_sparse.modelling.names import ModelReference
 from pyserini_llm_sparse.modelling.query_table import save_query_term_weights
-from pyserini_llm_sparse.modelling.tokenization import Tokenization
-from pyserini_llm_sparse.modelling.torch_engine import TorchLoader
+from pyserini_llm_sparse.modelling.torch_engine import TorchEngine
 from pyserini_llm_sparse.onnx.export.number_formats import (
     ATTEMPTS,
     QUANTISED,
@@ -80,7 +79,7 @@ class Attempts:
 
     def __init__(
         self,
-        source: TorchLoader,
+        reference: EncodingCore,
         precision: Precision,
         documents: list[str],
         note: Callable[[str], None],
@@ -90,7 +89,7 @@ class Attempts:
         """Build the graph's body, encode the texts with torch, and calibrate what is to be quantised.
 
         Args:
-            source: Loads the model with torch, on the CPU and in float32.
+            reference: The model with torch's engine, on the CPU and in float32.
             precision: Number format of the export.
             documents: Texts to compare.
             note: Told what is being done.
@@ -102,17 +101,19 @@ class Attempts:
         """
         from pyserini_llm_sparse.onnx.export.verification import Comparison
 
-        checkpoint = source.checkpoint
+        checkpoint, engine = reference.checkpoint, reference.engine
+        if not isinstance(engine, TorchEngine):
+            raise UsageError(f"{checkpoint.folder}: not a model of torch; export the model that it was made from")
         self._checkpoint = checkpoint
-        engine = source.load()
         self._backbone = engine.backbone
+        self._tokenization = reference.tokenization
         self._precision = precision
         self._documents = documents
         self._note = note
         self._choice = builder
         self._body = build_body(self._backbone, checkpoint.spec, builder, note, optimum)
         whole = replace(checkpoint, spec=checkpoint.spec.replace(**_WITHOUT_TOP_K))
-        self._comparison = Comparison(EncodingCore(whole, LoadedEngine(source, engine)), documents)
+        self._comparison = Comparison(EncodingCore(whole, LoadedEngine(reference.loader, engine)), documents)
         self._calibration = self._calibrated() if precision in QUANTISED else None
 
     def write(self, folder: Path, output: Path) -> ExportReport:
@@ -228,11 +229,10 @@ class Attempts:
 
         from pyserini_llm_sparse.onnx.graph.calibration import calibrate_head
 
-        tokenization = Tokenization(self._checkpoint.tokenizer, self._checkpoint.spec, self._checkpoint.vocabulary_size)
-        texts = [text for text in tokenization.token_ids(self._documents, "document") if text.ids]
+        texts = [text for text in self._tokenization.token_ids(self._documents, "document") if text.ids]
         allowed = torch.from_numpy(self._checkpoint.allowed)
         with self._body.calibrate():  # one pass of the texts serves body and head
-            return calibrate_head(self._backbone, tokenization, texts, allowed)
+            return calibrate_head(self._backbone, self._tokenization, texts, allowed)
 
 
 def _versions(builder: Builder) -> dict[str, str]:

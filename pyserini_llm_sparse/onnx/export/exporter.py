@@ -11,6 +11,7 @@ import orjson
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError, one_line
 from pyserini_llm_sparse.files.atomic import atomic_folder
 from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
+from pyserini_llm_sparse.modelling.encoding import EncodingCore
 from pyserini_llm_sparse.modelling.folder import EXPORT_FILE, ModelFolder
 from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.torch_engine import TorchLoader
@@ -111,7 +112,9 @@ def export_checkpoint(
     documents = sample_documents(corpus)
     with atomic_folder(output) as folder:
         report = replace(
-            Attempts(source, precision, documents, note, builder, optimum).write(folder, output),
+            Attempts(EncodingCore(source.checkpoint, source), precision, documents, note, builder, optimum).write(
+                folder, output
+            ),
             model=model,
             corpus=corpus,
         )
