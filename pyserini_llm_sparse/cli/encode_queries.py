@@ -77,7 +77,7 @@ def command(
     loaded = options.load_encoder(
         encoder, device, dtype, threads, precision=precision, query_max_length=max_length, query_top_k=max_active_terms
     )
-    impacts = encode_topics(loaded, found, batch_size, None)
+    impacts = encode_topics(loaded, found, batch_size)
     with atomic_file(output) as stream:
         stream.writelines(_lines(found, impacts, output_format))
     loaded.spec.save(sidecar(output))

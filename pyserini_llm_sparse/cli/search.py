@@ -74,7 +74,7 @@ def command(
     set_on_purpose = {*parse_encoder_name(encoder).overrides, *(() if max_length is None else ("query_max_length",))}
     require_index_spec(index, loaded.spec, encoder, set_on_purpose)
     started = time.monotonic()
-    impacts = encode_topics(loaded, found, batch_size, None)
+    impacts = encode_topics(loaded, found, batch_size)
     encoded = time.monotonic()
     with without_java_warnings(), LuceneIndex(index) as opened, _opened_run(output) as run:
         ready = time.monotonic()

@@ -25,9 +25,7 @@ def _named(name: str) -> dict[str, str]:
         return named_topics(name)
 
 
-def encode_topics(
-    encoder: Any, topics: Sequence[Topic], batch_size: int, max_length: int | None
-) -> list[dict[str, int]]:
+def encode_topics(encoder: Any, topics: Sequence[Topic], batch_size: int) -> list[dict[str, int]]:
     """Return the impacts of each query; its length in characters, not its place, decides whose neighbour it is."""
     order = sorted(range(len(topics)), key=lambda number: len(topics[number].text))
     impacts: list[dict[str, int]] = [{}] * len(topics)
@@ -36,7 +34,7 @@ def encode_topics(
         for start in range(0, len(order), step):
             numbers = order[start : start + step]
             texts = [topics[number].text for number in numbers]
-            found = encoder.query_impacts(texts, batch_size=batch_size, max_length=max_length)
+            found = encoder.query_impacts(texts, batch_size=batch_size)
             for number, vector in zip(numbers, found, strict=True):
                 impacts[number] = vector
             if progress:

@@ -8,7 +8,6 @@ or Java, and no control character. Nearly all tokens are; the others are escaped
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -17,13 +16,6 @@ from numpy.typing import NDArray
 
 ESCAPE = "␛"  # U+241B, SYMBOL FOR ESCAPE: in no vocabulary that we know, and escaped itself where it occurs
 MAXIMUM_UNITS = 255
-
-_ESCAPED = re.compile(f"{ESCAPE}([0-9a-f]+);")
-
-
-def is_safe(term: str) -> bool:
-    """Tell whether Lucene, Anserini and Pyserini all keep this text as one unchanged term."""
-    return 0 < _units(term) <= MAXIMUM_UNITS and not any(_unsafe(character) for character in term)
 
 
 def escape(token: str) -> str:
@@ -39,13 +31,8 @@ def escape(token: str) -> str:
     )
 
 
-def unescape(term: str) -> str:
-    """Return the token that `escape` was given."""
-    return _ESCAPED.sub(lambda found: chr(int(found.group(1), 16)), term)
-
-
 class TermVocabulary:
-    """The terms of a tokenizer's vocabulary, by token id and back.
+    """The terms of a tokenizer's vocabulary, by token id.
 
     Attributes:
         terms: Object array ``[vocabulary]`` of the term of each id; None for an id without a token, which is never a
@@ -59,34 +46,17 @@ class TermVocabulary:
             tokens: The token text of each id, None where there is none.
             naming: ``token`` for readable terms, ``id`` for decimal ids.
         """
-        self._tokens = list(tokens)
-        self.terms: NDArray[np.object_] = np.empty(len(self._tokens), dtype=object)
-        self._ids: dict[str, int] = {}
-        for token_id, token in enumerate(self._tokens):
-            term = None if token is None else str(token_id) if naming == "id" else escape(token)
-            if term is not None and (_units(term) > MAXIMUM_UNITS or not term or term in self._ids):
+        self.terms: NDArray[np.object_] = np.empty(len(tokens), dtype=object)
+        taken: set[str] = set()
+        for token_id, token in enumerate(tokens):
+            if token is None:
+                continue
+            term = str(token_id) if naming == "id" else escape(token)
+            if _units(term) > MAXIMUM_UNITS or not term or term in taken:
                 # Empty, too long for Lucene, or two ids with one text: only the number tells it apart.
                 term = f"{ESCAPE}#{token_id};"
             self.terms[token_id] = term
-            if term is not None:
-                self._ids[term] = token_id
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def __contains__(self, term: object) -> bool:
-        return term in self._ids
-
-    def id_of(self, term: str) -> int:
-        """Return the token id of a term. Raises KeyError for a text that is no term of this vocabulary."""
-        return self._ids[term]
-
-    def token_of(self, term: str) -> str:
-        """Return the tokenizer's token text of a term. Raises KeyError if there is none."""
-        token = self._tokens[self._ids[term]]
-        if token is None:
-            raise KeyError(term)
-        return token
+            taken.add(term)
 
 
 def _units(text: str) -> int:

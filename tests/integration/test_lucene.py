@@ -45,7 +45,6 @@ def test_every_term_survives_lucene_whole_and_alone(nasty_index: tuple[TermVocab
         for number, term in enumerate(vocabulary.terms):
             hits = opened.search({term: 3}, k=10)
             assert [(hit.document_id, hit.score) for hit in hits] == [(f"n{number}", 3.0 * (number + 1))], repr(term)
-            assert vocabulary.token_of(term) == NASTY[number]
 
 
 def test_every_term_passes_pyserinis_own_reader(nasty_index: tuple[TermVocabulary, Path], pyserini: Pyserini) -> None:
