@@ -27,4 +27,4 @@ def parse_measure(name: str) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)  # it parses names with what Python 3.14 drops
             return ir_measures.parse_measure(name)
     except (ValueError, NameError, SyntaxError, TypeError) as error:
-        raise UsageError(f"{name}: no measure of ir_measures; write it as in nDCG@10, RR@10, R@100, AP") from error
+        raise UsageError(f"{name}: ir_measures has no such measure; write it like nDCG@10, RR@10, R@100, AP") from error

@@ -105,8 +105,8 @@ class EncodingCore:
 
         Args:
             texts: The queries; None is an empty one.
-            batch_size: At most that many queries in a batch; fewer where they are long, see `Engine.batch_tokens`.
-            max_length: At most that many tokens of a query, by default as the spec says.
+            batch_size: Maximum number of queries in a batch; fewer where they are long, see `Engine.batch_tokens`.
+            max_length: Maximum number of tokens of a query, by default as the spec says.
 
         Returns:
             One row for each query, in their order.
@@ -221,8 +221,8 @@ def batch_length(longest: int, batch_size: int, batch_tokens: int) -> int:
 
     Args:
         longest: Tokens of the longest; the others are padded to it.
-        batch_size: Most texts of a batch.
-        batch_tokens: Most padded tokens of a batch that has more than one text.
+        batch_size: Maximum number of texts of a batch.
+        batch_tokens: Maximum number of padded tokens of a batch that has more than one text.
     """
     return max(1, min(batch_size, batch_tokens // longest))
 
@@ -233,8 +233,8 @@ def batches_of(order: list[int], lengths: list[int], batch_size: int, batch_toke
     Args:
         order: Numbers of the texts, longest first.
         lengths: Tokens of each text, by its number.
-        batch_size: Most texts of a batch.
-        batch_tokens: Most padded tokens of a batch that has more than one text.
+        batch_size: Maximum number of texts of a batch.
+        batch_tokens: Maximum number of padded tokens of a batch that has more than one text.
     """
     start = 0
     while start < len(order):

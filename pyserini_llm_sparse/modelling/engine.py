@@ -29,7 +29,7 @@ class Engine(Protocol):
 
         Args:
             texts: Texts with content, the longest first.
-            top_k: At most that many terms of a vector, the heaviest; None for all.
+            top_k: Maximum number of terms of a vector, the heaviest; None for all.
 
         Returns:
             One row for each text.

@@ -44,7 +44,7 @@ class QueryCache:
 
         Args:
             text: The query.
-            max_length: Most tokens of it, as the caller gave it.
+            max_length: Maximum number of tokens of it, as the caller gave it.
             encode: Encodes it, alone, to one row; two threads with the same new query may both call theirs.
         """
         key = (text, max_length)

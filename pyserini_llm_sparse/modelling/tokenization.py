@@ -96,7 +96,7 @@ class Tokenization:
         Args:
             texts: The texts; None is an empty text.
             side: ``query`` or ``document``.
-            max_length: Most tokens of a text, by default as the spec says.
+            max_length: Maximum number of tokens of a text, by default as the spec says.
 
         Raises:
             UsageError: The maximum length has no room for a token of the text.

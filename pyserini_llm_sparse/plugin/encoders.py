@@ -51,7 +51,7 @@ class CspladeDocumentEncoder(DocumentEncoder):
             device: Where the model runs; None to choose.
             dtype: torch's number format; None to choose.
             precision: Of an ONNX export, instead; None for torch.
-            max_length: Most tokens of a document; None for the spec's.
+            max_length: Maximum number of tokens of a document; None for the spec's.
             fields: The fields to encode, in order.
             prefix: Text put before a document instead of the spec's.
             pooling: Of dense encoders: Pyserini passes it for some model names. Has no meaning here.
@@ -82,7 +82,7 @@ class CspladeDocumentEncoder(DocumentEncoder):
             texts: The field ``text`` of each document; None is empty text.
             titles: The field ``title``.
             fp16: Of upstream's interface; precision is chosen when the model is loaded.
-            max_length: Most tokens of a document; None or Pyserini's default for the spec's.
+            max_length: Maximum number of tokens of a document; None or Pyserini's default for the spec's.
             add_sep: Of upstream's interface; without meaning here.
             **fields: Further fields, with an ``s`` after their name.
 

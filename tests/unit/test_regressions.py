@@ -65,7 +65,7 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
         ("  rm3:", "  ../rm3:", 4, "'../rm3': letters, digits"),
         ("  rm3:", "  bm25:", 6, "bm25: given twice"),
         ("title: A comparison", "title: A comparison\nbaseline: none", 2, "baseline: no system none"),
-        ("title: A comparison", "title: A comparison\nmeasures: [nDGC@10]", 2, "nDGC@10: no measure"),
+        ("title: A comparison", "title: A comparison\nmeasures: [nDGC@10]", 2, "nDGC@10: ir_measures has no such"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named_with_its_line(

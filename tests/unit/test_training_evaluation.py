@@ -254,7 +254,7 @@ def test_the_model_is_left_in_the_mode_it_was_in(beir: Path, training: bool) -> 
 
 
 def test_an_unknown_measure_is_refused_before_training() -> None:
-    with pytest.raises(UsageError, match=r"dev_metric: ndcg@ten: no measure"):
+    with pytest.raises(UsageError, match=r"dev_metric: ndcg@ten: ir_measures has no such measure"):
         parse_measures("ndcg@ten")
 
 

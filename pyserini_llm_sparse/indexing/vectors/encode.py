@@ -87,7 +87,7 @@ def encode_corpus(
         on_error: ``fail`` at the first bad record, or ``skip`` and report it.
         overwrite: Start again, whatever the output holds.
         contents: Also write the text itself, as Pyserini does; Anserini does not need it.
-        window_size: Most records in a part of the output; very long ones fill it earlier.
+        window_size: Maximum number of records in a part of the output; very long ones fill it earlier.
         progress: Told about records as they are done.
         others: Whether progress counts the records of other shards, too.
 

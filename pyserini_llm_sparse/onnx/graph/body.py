@@ -28,7 +28,7 @@ class Body(Protocol):
         builder: Who made it.
         head: The output embedding, ``[vocabulary, hidden]``.
         head_bias: The output layer's bias ``[vocabulary]``, or None.
-        positions: Most tokens of a text.
+        positions: Maximum number of tokens of a text.
     """
 
     builder: Builder

@@ -94,7 +94,7 @@ class Decoder:
 
     @property
     def positions(self) -> int:
-        """Most tokens of a text."""
+        """Maximum number of tokens of a text."""
         return int(self.cosines.shape[0])
 
     def layers(self) -> Iterator[Layer]:
@@ -186,7 +186,7 @@ def rotation_by_length(backbone: Backbone) -> str | None:
 
 
 def longest_text(spec: EncodingSpec) -> int:
-    """Return the most tokens of a text under a spec, for echo both copies included."""
+    """Return the maximum number of tokens of a text under a spec, for echo both copies included."""
     return max(spec.query_max_length, spec.document_max_length) * (2 if spec.attention == "echo" else 1)
 
 

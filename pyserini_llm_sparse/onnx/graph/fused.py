@@ -5,7 +5,7 @@ Inputs, texts being padded on the right:
     input_ids   int64 [batch, sequence]
     lengths     int32 [batch]             tokens of each text
     pool_mask   bool  [batch, sequence]   which positions are pooled
-    k           int64 [1]                 most terms of a vector
+    k           int64 [1]                 at most that many terms of a vector
 
 Outputs, a row's heaviest term first; after the last term of a row come weights of 0:
 

@@ -39,7 +39,7 @@ class TracedBody:
         Args:
             backbone: The model; its weights are those of the graph.
             graph: An `onnx_ir.Graph`.
-            positions: Most tokens of a text.
+            positions: Maximum number of tokens of a text.
         """
         self.head, self.head_bias, self.positions = backbone.head_weight, backbone.head_bias, positions
         self._embedding: Tensor = backbone.model.get_input_embeddings().weight  # type: ignore[assignment]

@@ -39,7 +39,7 @@ class ExportDescription(BaseModel):
         precision: What was asked for.
         formats: How each part of the model multiplies.
         vocabulary_size: Number of ids that the model has logits for.
-        positions: Most tokens of a text, special tokens and for echo both copies included.
+        positions: Maximum number of tokens of a text, special tokens and for echo both copies included.
         digest: Names the files that the vectors depend on; see `export_digest`.
     """
 

@@ -175,7 +175,7 @@ def padded(texts: Sequence[TokenizedText], positions: int) -> dict[str, NDArray[
 
     Args:
         texts: What `Tokenization.token_ids` returned.
-        positions: Most tokens that a text may have.
+        positions: Maximum number of tokens that a text may have.
 
     Raises:
         UsageError: A text is longer.
