@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -122,20 +121,3 @@ def without_java_warnings() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(saved, 2)
         os.close(saved)
-
-
-def require_new_file(path: Path, overwrite: bool) -> None:
-    """Refuse to replace a file that is there already.
-
-    Raises:
-        UsageError: It exists and may not be replaced.
-        ResourceError: Its folder does not exist.
-    """
-    from pyserini_llm_sparse.errors import ResourceError, UsageError
-
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder: a file is written; name one in it")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists already: it would be replaced; choose another --output, or give --overwrite")
-    if not path.parent.is_dir():
-        raise ResourceError(f"{path}: cannot be written: there is no folder {path.parent}; make it")

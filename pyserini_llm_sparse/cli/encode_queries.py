@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from pyserini_llm_sparse.cli import options
-from pyserini_llm_sparse.cli.console import count, require_new_file, say
+from pyserini_llm_sparse.cli.console import count, say
 from pyserini_llm_sparse.cli.topics import encode_topics, load_topics
 from pyserini_llm_sparse.errors import PartialError, UsageError
 from pyserini_llm_sparse.files.atomic import atomic_file
+from pyserini_llm_sparse.files.outputs import require_file
 from pyserini_llm_sparse.files.topics import Topic
 from pyserini_llm_sparse.files.vector_lines import cached_query_line, json_string_line, tsv_string_line
 from pyserini_llm_sparse.modelling.names import KEYWORD
@@ -72,7 +73,7 @@ def command(
     """
     if output_format is QueryFormat.pyserini and output.suffix != ".jsonl":
         raise UsageError(f"{output}: Pyserini takes only a .jsonl file as an encoder; name it {output.stem}.jsonl")
-    require_new_file(output, overwrite)
+    require_file(output, overwrite)
     found = load_topics(topics)
     loaded = options.load_encoder(
         encoder, device, dtype, threads, precision=precision, query_max_length=max_length, query_top_k=max_active_terms

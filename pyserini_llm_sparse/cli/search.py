@@ -13,9 +13,10 @@ from typing import IO, Annotated, Any
 import typer
 
 from pyserini_llm_sparse.cli import options
-from pyserini_llm_sparse.cli.console import count, duration, require_new_file, say, without_java_warnings
+from pyserini_llm_sparse.cli.console import count, duration, say, without_java_warnings
 from pyserini_llm_sparse.cli.topics import encode_topics, load_topics
 from pyserini_llm_sparse.files.atomic import atomic_file
+from pyserini_llm_sparse.files.outputs import require_file
 from pyserini_llm_sparse.files.trec import msmarco_lines, run_lines
 from pyserini_llm_sparse.modelling.names import KEYWORD, parse_encoder_name
 
@@ -68,7 +69,7 @@ def command(
     from pyserini_llm_sparse.indexing.lucene import LuceneIndex, require_index_spec
 
     if output is not None:
-        require_new_file(output, overwrite)
+        require_file(output, overwrite)
     found = load_topics(topics)
     loaded = options.load_encoder(encoder, device, dtype, None, precision=precision, query_max_length=max_length)
     set_on_purpose = {*parse_encoder_name(encoder).overrides, *(() if max_length is None else ("query_max_length",))}

@@ -325,7 +325,7 @@ def test_a_folder_with_other_files_is_refused_since_lucene_would_read_them(
 ) -> None:
     (tmp_path / "vectors").mkdir()
     (tmp_path / "vectors" / ".notes").write_text("mine")
-    with pytest.raises(UsageError, match="Lucene reads every file in this folder"):
+    with pytest.raises(UsageError, match=r"\.notes is not a file of vectors, and Lucene reads every file"):
         run(encoder, corpus, tmp_path / "vectors", overwrite=True)
     (tmp_path / "vectors" / ".notes").rename(tmp_path / "vectors" / "embeddings-00000.jsonl")
     with pytest.raises(UsageError, match="holds vectors of an unknown job"):

@@ -273,7 +273,7 @@ def test_an_output_is_refused_before_any_work(train: str, tmp_path: Path) -> Non
         run(tmp_path / "nowhere" / "scored.jsonl")
     (tmp_path / "new.jsonl.work").mkdir()
     (tmp_path / "new.jsonl.work" / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="files of something else"):
+    with pytest.raises(UsageError, match="holds something else: there are files but no run"):
         run(tmp_path / "new.jsonl")
     assert (tmp_path / "new.jsonl.work" / "thesis.tex").exists()
     empty = tmp_path / "empty.jsonl.gz"

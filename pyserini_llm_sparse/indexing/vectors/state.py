@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
 from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
 from pyserini_llm_sparse.files.digests import file_sha256
+from pyserini_llm_sparse.files.outputs import require_only
 from pyserini_llm_sparse.indexing.vectors.identity import JobIdentity
 from pyserini_llm_sparse.modelling.spec import sidecar
 
@@ -276,13 +277,7 @@ class JobState:
         return path.stat().st_size if part.documents and path.is_file() else 0
 
     def _refuse_foreign_files(self) -> None:
-        if self.output.exists() and not self.output.is_dir():
-            raise UsageError(f"{self.output}: is a file: vectors are written to a folder; choose another --output")
-        for path in sorted(self.output.iterdir()) if self.output.is_dir() else ():
-            if not _PART_NAME.fullmatch(path.name):
-                raise UsageError(
-                    f"{path}: not a file of vectors: Lucene reads every file in this folder; choose an empty --output"
-                )
+        require_only(self.output, _PART_NAME, "is not a file of vectors, and Lucene reads every file in this folder")
 
     def _remove_results(self) -> None:
         with disk_errors(self.output):

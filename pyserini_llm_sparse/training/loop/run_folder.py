@@ -14,6 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from pyserini_llm_sparse.errors import DataError, UsageError
 from pyserini_llm_sparse.files.atomic import atomic_file
+from pyserini_llm_sparse.files.outputs import require_folder
 from pyserini_llm_sparse.training.config.arguments import LOGS
 from pyserini_llm_sparse.training.config.fields import ModelConfig
 
@@ -42,11 +43,9 @@ class RunFolder:
             UsageError: The result is there already, or the folder is that of another run.
             DataError: The folder's state cannot be read.
         """
-        output = self._config.output
+        require_folder(self._config.output, overwrite)
         if overwrite:
             shutil.rmtree(self.path, ignore_errors=True)
-        elif output.exists() and any(output.iterdir()):
-            raise UsageError(f"{output}: exists already: it would be replaced; choose another output, or --overwrite")
         for checkpoint in self.path.glob("checkpoint-*"):
             if not _is_complete(checkpoint):
                 shutil.rmtree(checkpoint)

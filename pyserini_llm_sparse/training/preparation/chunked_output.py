@@ -17,8 +17,9 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
-from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.errors import DataError, RunError, UsageError
 from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
+from pyserini_llm_sparse.files.outputs import require_file, something_else
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 UNFINISHED = "unfinished-"  # start of the names of what a run may begin anew, in the folder of its work
@@ -36,12 +37,7 @@ def require_new_output(output: Path, overwrite: bool) -> None:
     """
     if not output.name.endswith(SUFFIXES) or output.name in SUFFIXES:
         raise UsageError(f"{output}: not a file of JSON lines; choose an output that ends in {' or '.join(SUFFIXES)}")
-    if output.is_dir():
-        raise UsageError(f"{output}: is a folder: a file is written; name one in it")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already: it would be replaced; choose another output, or give --overwrite")
-    if not output.parent.is_dir():
-        raise ResourceError(f"{output}: cannot be written: there is no folder {output.parent}; make it")
+    require_file(output, overwrite)
 
 
 class ChunkedOutput:
@@ -134,7 +130,7 @@ class ChunkedOutput:
                     "restore them, choose another output, or give --overwrite to start again"
                 )
         elif self._finished_work():
-            raise UsageError(f"{self.work}: holds files of something else; move them, or choose another output")
+            raise something_else(self.work, "there are files but no run")
         with disk_errors(self.work):
             for left in self.work.iterdir():
                 if left.is_dir():
