@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import SpecMismatchError, UsageError
 from pyserini_llm_sparse.files.atomic import atomic_folder
+from pyserini_llm_sparse.files.outputs import require_folder
 from pyserini_llm_sparse.modelling.contract import checkpoint_spec, warn_of_long_texts
 from pyserini_llm_sparse.modelling.fingerprint import fingerprint
 from pyserini_llm_sparse.modelling.folder import ModelFolder
@@ -209,8 +210,4 @@ def require_replaceable(folder: str | Path) -> None:
     Raises:
         UsageError: It does, or it is a file.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file, and is not overwritten; choose another directory")
-    if folder.exists() and any(folder.iterdir()) and not any((folder / mark).is_file() for mark in _MARKS):
-        raise UsageError(f"{folder}: holds files but no checkpoint, and is not overwritten; choose another directory")
+    require_folder(Path(folder), overwrite=True, what="checkpoint", marks=_MARKS)

@@ -152,7 +152,7 @@ def test_saving_replaces_a_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").touch()
-    with pytest.raises(UsageError, match="not overwritten"):
+    with pytest.raises(UsageError, match="there are files but no checkpoint"):
         native(tmp_path / "letters")
 
 

@@ -205,7 +205,7 @@ def test_an_adapter_over_an_adapter_is_refused_before_the_run_starts(tmp_path: P
 
 def test_a_directory_that_holds_something_else_is_refused_before_the_run_starts(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(UsageError, match="holds files but no checkpoint"):
+    with pytest.raises(UsageError, match="there are files but no checkpoint"):
         require_expressible(a_config(tmp_path))
 
 

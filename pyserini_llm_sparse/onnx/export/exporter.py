@@ -10,6 +10,7 @@ import orjson
 
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError, one_line
 from pyserini_llm_sparse.files.atomic import atomic_folder
+from pyserini_llm_sparse.files.outputs import require_folder
 from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
 from pyserini_llm_sparse.modelling.encoding import EncodingCore
 from pyserini_llm_sparse.modelling.folder import EXPORT_FILE, ModelFolder
@@ -59,7 +60,7 @@ def export_model(
     """
     known_precision(precision)
     builder = _builder(builder, optimum)
-    _require_free(Path(output), overwrite)
+    require_folder(Path(output), overwrite, "ONNX export", [EXPORT_FILE])
     require_onnx()
     reference = parse_encoder_name(model)
     if reference.precision is not None:
@@ -103,7 +104,7 @@ def export_checkpoint(
         LlmSparseError: See `export_model`.
     """
     output = Path(output)
-    _require_free(output, overwrite)
+    require_folder(output, overwrite, "ONNX export", [EXPORT_FILE])
     require_onnx()
     require_runtime()
     _require_kernels(precision)
@@ -155,15 +156,3 @@ def _require_kernels(precision: Precision) -> None:
             "precision bf16: ONNX Runtime computes it on a GPU alone, where an export must be compared with torch: "
             f"{problem.what}; {problem.remedy}, or export in fp16"
         )
-
-
-def _require_free(output: Path, overwrite: bool) -> None:
-    """Refuse a directory that holds anything but an export that may be replaced."""
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output}: is a file, and is not overwritten; choose another directory")
-    if not output.exists() or not any(output.iterdir()):
-        return
-    if not (output / EXPORT_FILE).is_file():
-        raise UsageError(f"{output}: holds files but no ONNX export, and is not overwritten; choose another directory")
-    if not overwrite:
-        raise UsageError(f"{output}: holds an ONNX export; choose another directory, or give --overwrite to replace it")
