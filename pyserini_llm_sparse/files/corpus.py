@@ -65,9 +65,12 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
         for number, line in read_lines(path):
             if line is None:
                 yield Rejected(
-                    source, number, f"line longer than {MAXIMUM_LINE >> 20} MiB", "it would not fit in bounded memory",
+                    source,
+                    number,
+                    f"line longer than {MAXIMUM_LINE >> 20} MiB",
+                    "it would not fit in bounded memory",
                     "split the document",
-                )  # fmt: skip
+                )
             elif line and not line.isspace():
                 try:
                     identifier, text = parse_tsv(line) if is_tsv else parse_json(line, fields, seen)
@@ -188,8 +191,10 @@ def joined_fields(record: dict[str, Any], fields: Sequence[str] | None, identifi
     if not present:
         raise RecordProblem(
             f"no field {' or '.join(fields or ('contents', 'title', 'text'))}",
-            f"the record has {', '.join(map(str, record))}", "name its fields with --fields", identifier,
-        )  # fmt: skip
+            f"the record has {', '.join(map(str, record))}",
+            "name its fields with --fields",
+            identifier,
+        )
     values = []
     for name in present:
         value = record[name]
@@ -242,9 +247,10 @@ def load_irds(name: str) -> Any:
 
 def _not_utf8(error: UnicodeDecodeError) -> RecordProblem:
     return RecordProblem(
-        "invalid UTF-8", f"byte 0x{error.object[error.start]:02x} at position {error.start} of the line",
+        "invalid UTF-8",
+        f"byte 0x{error.object[error.start]:02x} at position {error.start} of the line",
         "convert the file to UTF-8",
-    )  # fmt: skip
+    )
 
 
 def _hidden(path: Path) -> bool:

@@ -51,9 +51,13 @@ class Rejected:
     def report(self) -> dict[str, str | int | None]:
         """Return the record's entry in a report of skipped records."""
         return {
-            "source": self.source, "line": self.line, "id": self.id, "what": self.what, "why": self.why,
+            "source": self.source,
+            "line": self.line,
+            "id": self.id,
+            "what": self.what,
+            "why": self.why,
             "remedy": self.remedy,
-        }  # fmt: skip
+        }
 
 
 Record = Document | Rejected
@@ -102,9 +106,11 @@ def checked_id(value: Any, key: str = "id") -> str:
         raise RecordProblem("unusable id", f"{key} holds a lone surrogate", "use well-formed Unicode", ascii(value))
     if any(character.isspace() or not (character.isprintable()) for character in value):
         raise RecordProblem(
-            "unusable id", f"{key} holds white space or a control character, at which run files are split",
-            "replace it, for example by '_'", excerpt(value),
-        )  # fmt: skip
+            "unusable id",
+            f"{key} holds white space or a control character, at which run files are split",
+            "replace it, for example by '_'",
+            excerpt(value),
+        )
     return value
 
 
@@ -122,9 +128,11 @@ def checked_text(text: str, identifier: str | None = None) -> str:
         )
     if has_surrogate(text):
         raise RecordProblem(
-            "lone surrogate in the text", "it is not Unicode and cannot be written as UTF-8", "clean the text",
+            "lone surrogate in the text",
+            "it is not Unicode and cannot be written as UTF-8",
+            "clean the text",
             identifier,
-        )  # fmt: skip
+        )
     return text
 
 

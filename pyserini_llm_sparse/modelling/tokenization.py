@@ -178,8 +178,11 @@ class Tokenization:
                 ids = self._cleaned(encoding.ids)[:room]
                 start = 0
                 if with_offsets and prefix:
-                    ends = [end for token_id, (_, end) in zip(encoding.ids, encoding.offsets, strict=True)
-                            if token_id not in self._dropped]  # fmt: skip
+                    ends = [
+                        end
+                        for token_id, (_, end) in zip(encoding.ids, encoding.offsets, strict=True)
+                        if token_id not in self._dropped
+                    ]
                     start = next((place for place, end in enumerate(ends) if end > len(prefix)), len(ends))
                 result[number] = (ids, start)
             left, characters = again, characters * 4

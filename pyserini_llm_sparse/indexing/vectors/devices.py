@@ -148,8 +148,10 @@ class _Processes:
         environment = {"RAYON_NUM_THREADS": str(cores_each(self._count)), **own_environment()}
         process = subprocess.Popen(
             [sys.executable, "-m", "pyserini_llm_sparse.indexing.vectors.shard"],
-            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         self._running.append((device, process))
         threading.Thread(target=self._listen, args=(len(self._running) - 1, process), daemon=True).start()
         assert process.stdin is not None

@@ -129,9 +129,13 @@ def encode_corpus(
         return _report(state, manifest, job.encoded, job.seconds)
     own = [part for part in state.parts.values() if part.window % shard_num == shard_id]
     return EncodeReport(
-        sum(part.documents for part in own), sum(len(part.skipped) for part in own),
-        sum(len(part.empty) for part in own), job.encoded, job.seconds, finished=False,
-    )  # fmt: skip
+        sum(part.documents for part in own),
+        sum(len(part.skipped) for part in own),
+        sum(len(part.empty) for part in own),
+        job.encoded,
+        job.seconds,
+        finished=False,
+    )
 
 
 def _finished(state: JobState, identity: JobIdentity) -> Manifest | None:
@@ -155,9 +159,15 @@ class _Job:
     """The run of one process: the main thread computes, while others read the corpus and write the parts."""
 
     def __init__(
-        self, encoder: SparseEncoder, state: JobState, identity: JobIdentity, batch_size: int, contents: bool,
-        progress: Progress, others: bool,
-    ) -> None:  # fmt: skip
+        self,
+        encoder: SparseEncoder,
+        state: JobState,
+        identity: JobIdentity,
+        batch_size: int,
+        contents: bool,
+        progress: Progress,
+        others: bool,
+    ) -> None:
         self.encoded = 0
         self._encoder = encoder
         self._state = state
@@ -260,7 +270,11 @@ class _Job:
 def _empty_report(window: Window, position: int) -> dict[str, str | int | bool]:
     document = window.documents[position]
     return {
-        "source": document.source, "line": document.line, "id": document.id, "what": "empty vector",
+        "source": document.source,
+        "line": document.line,
+        "id": document.id,
+        "what": "empty vector",
         "why": "no term has a positive weight, and Lucene does not index such a document",
-        "remedy": "none if the text says nothing; else check the model", "skipped": False,
-    }  # fmt: skip
+        "remedy": "none if the text says nothing; else check the model",
+        "skipped": False,
+    }

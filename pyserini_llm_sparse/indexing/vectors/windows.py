@@ -70,10 +70,13 @@ def _groups(records: Iterable[Record], size: int, characters: int) -> Iterator[l
 
 def _duplicate(document: Document) -> Rejected:
     return Rejected(
-        document.source, document.line, "duplicate id",
-        "an earlier record has it, and evaluation refuses a ranking that holds an id twice", "rename or remove one",
+        document.source,
+        document.line,
+        "duplicate id",
+        "an earlier record has it, and evaluation refuses a ranking that holds an id twice",
+        "rename or remove one",
         document.id,
-    )  # fmt: skip
+    )
 
 
 def _digest(documents: list[Document], rejected: list[Rejected]) -> str:

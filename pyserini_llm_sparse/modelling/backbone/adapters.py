@@ -41,8 +41,10 @@ def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     except OSError as error:
         raise ResourceError(f"{path}: cannot load the adapter: {one_line(error)}; check the directory") from error
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: the adapter does not fit its base: {one_line(error)}; name the right one: "
-                        "csplade:ADAPTER,base=PATH_OR_HUB_ID") from error  # fmt: skip
+        raise DataError(
+            f"{path}: the adapter does not fit its base: {one_line(error)}; name the right one: "
+            "csplade:ADAPTER,base=PATH_OR_HUB_ID"
+        ) from error
     differing = stored ^ set(get_peft_model_state_dict(adapted))
     if differing:
         raise DataError(

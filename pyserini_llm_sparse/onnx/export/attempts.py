@@ -161,9 +161,13 @@ class Attempts:
         with (folder / WEIGHTS_FILE).open("wb") as stream:
             writer = GraphWriter(stream, WEIGHTS_FILE)
             write_encoder(
-                writer, products_of(formats, writer), self._body, checkpoint.spec.logit_scale, checkpoint.allowed,
+                writer,
+                products_of(formats, writer),
+                self._body,
+                checkpoint.spec.logit_scale,
+                checkpoint.allowed,
                 self._calibration if formats["head"] == "int8" else None,
-            )  # fmt: skip
+            )
         writer.save(folder / GRAPH_FILE, INPUTS, OUTPUTS, f"pyserini-llm-sparse {__version__}")
         checkpoint.tokenizer.save(folder)
         checkpoint.spec.save(folder)

@@ -70,9 +70,16 @@ def export_model(
         raise UsageError(f"{model}: an ONNX export already; export the model that it was made from")
     source = TorchLoader(load_checkpoint(reference, folder), "cpu", "float32")
     return export_checkpoint(
-        source, output, precision=precision, model=model, builder=builder, optimum=optimum, corpus=corpus,
-        overwrite=overwrite, note=note,
-    )  # fmt: skip
+        source,
+        output,
+        precision=precision,
+        model=model,
+        builder=builder,
+        optimum=optimum,
+        corpus=corpus,
+        overwrite=overwrite,
+        note=note,
+    )
 
 
 def export_checkpoint(

@@ -147,10 +147,20 @@ class DecoderGraph:
             query, key = self._norm_of_heads(query, layer.query_norm), self._norm_of_heads(key, layer.key_norm)
         # The attention can rotate as well, and take all three as one value: both take it longer.
         attended = self._write.value(
-            "GroupQueryAttention", self._rotated(query, decoder.heads), self._rotated(key, decoder.key_value_heads),
-            value, "", "", self._last_tokens, self._sequence, domain=MICROSOFT, num_heads=decoder.heads,
-            kv_num_heads=decoder.key_value_heads, scale=decoder.attention_scale, causal=int(decoder.causal),
-        )  # fmt: skip
+            "GroupQueryAttention",
+            self._rotated(query, decoder.heads),
+            self._rotated(key, decoder.key_value_heads),
+            value,
+            "",
+            "",
+            self._last_tokens,
+            self._sequence,
+            domain=MICROSOFT,
+            num_heads=decoder.heads,
+            kv_num_heads=decoder.key_value_heads,
+            scale=decoder.attention_scale,
+            causal=int(decoder.causal),
+        )
         return linear(f"{name}.attention_output", attended, *layer.attention_output)
 
     def _rotated(self, rows: str, heads: int) -> str:

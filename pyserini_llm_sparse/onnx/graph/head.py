@@ -131,8 +131,9 @@ class HeadGraph:
         """Return the largest of each row and their places, as many as are above ``-margin`` in any row or wanted."""
         write = self._write
         above = write.value("Greater", logits, write.constant(-margin, np.float32))
-        counts = write.value("ReduceSum", write.value("Cast", above, to=TensorProto.INT64),
-                             write.constant([1], np.int64), keepdims=1)  # fmt: skip
+        counts = write.value(
+            "ReduceSum", write.value("Cast", above, to=TensorProto.INT64), write.constant([1], np.int64), keepdims=1
+        )
         most = write.value("Reshape", write.value("ReduceMax", counts, keepdims=1), write.constant([1], np.int64))
         # The operator refuses to return none.
         number = write.value("Max", write.value("Min", wanted, most), write.constant([1], np.int64))

@@ -164,8 +164,11 @@ def _on_lengths(graph: onnx_ir.Graph, file: Path) -> None:
             f"{file}: ids of type {input_ids.dtype}, and states of {graph.outputs[0].dtype}: INT64 and FLOAT are read; "
             "export it again with --dtype fp32"
         )
-    lengths = onnx_ir.Value(name="lengths", type=onnx_ir.TensorType(onnx_ir.DataType.INT32),
-                            shape=onnx_ir.Shape([input_ids.shape[0] if input_ids.shape else "batch"]))  # fmt: skip
+    lengths = onnx_ir.Value(
+        name="lengths",
+        type=onnx_ir.TensorType(onnx_ir.DataType.INT32),
+        shape=onnx_ir.Shape([input_ids.shape[0] if input_ids.shape else "batch"]),
+    )
     tape = onnx_ir.tape.Tape()
 
     def constant(values: Any) -> onnx_ir.Value:

@@ -118,8 +118,10 @@ def array_of(tensor: Tensor) -> NDArray[np.generic]:
 def onnx_type(dtype: torch.dtype) -> int:
     """Return ONNX's number for a floating-point type."""
     return {
-        torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16, torch.bfloat16: TensorProto.BFLOAT16,
-    }[dtype]  # fmt: skip
+        torch.float32: TensorProto.FLOAT,
+        torch.float16: TensorProto.FLOAT16,
+        torch.bfloat16: TensorProto.BFLOAT16,
+    }[dtype]
 
 
 def cast(write: GraphWriter, value: str, to: torch.dtype, given: torch.dtype | None = None) -> str:

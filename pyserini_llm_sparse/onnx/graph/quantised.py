@@ -36,9 +36,14 @@ class Int8Products:
         quantised, magnitudes = self._quantise(rows, by_text=False)
         values, scales = self._weight(name, weight)
         product = write.value(
-            "MatMulIntegerToFloat", quantised, values, write.constant(1, np.float32), scales, self._zero_point(),
+            "MatMulIntegerToFloat",
+            quantised,
+            values,
+            write.constant(1, np.float32),
+            scales,
+            self._zero_point(),
             domain=MICROSOFT,
-        )  # fmt: skip
+        )
         product = write.value("Mul", product, write.value("Unsqueeze", magnitudes, write.constant([1], np.int64)))
         shape = write.value(
             "Concat", write.value("Shape", rows, end=2), write.constant([len(weight)], np.int64), axis=0
@@ -107,10 +112,17 @@ class BlockProducts:
         write = self._writer
         values, scales = quantised_blocks(weight, self._bits)
         product = write.value(
-            "MatMulNBits", rows, write.weight(name, array_of(values)), write.weight(f"{name}.scale", array_of(scales)),
-            domain=MICROSOFT, K=weight.shape[1], N=len(weight), bits=self._bits, block_size=BLOCK_SIZE,
+            "MatMulNBits",
+            rows,
+            write.weight(name, array_of(values)),
+            write.weight(f"{name}.scale", array_of(scales)),
+            domain=MICROSOFT,
+            K=weight.shape[1],
+            N=len(weight),
+            bits=self._bits,
+            block_size=BLOCK_SIZE,
             accuracy_level=INT8_ACTIVATIONS,
-        )  # fmt: skip
+        )
         return with_bias(write, product, name, bias)
 
     def largest(self, name: str, texts: str, weight: Tensor) -> str:

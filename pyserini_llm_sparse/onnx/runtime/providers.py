@@ -26,9 +26,9 @@ _DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
 _SILENT, _WARNINGS = 4, 2  # severities of the library's log; the second is its own default
 # y = x + x, in ONNX: the smallest session that needs the provider.
 _ONE_NODE = (
-    b"\x08\x08:5\n\x0e\n\x01x\n\x01x\x12\x01y\"\x03Add\x12\x01tZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"
+    b'\x08\x08:5\n\x0e\n\x01x\n\x01x\x12\x01y"\x03Add\x12\x01tZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
-)  # fmt: skip
+)
 
 
 class Problem(NamedTuple):

@@ -80,8 +80,10 @@ class OnnxEngine:
             if description.precision not in CUDA_PRECISIONS:
                 _logger.warning(
                     "%s: %s on cuda: what has no kernels there is computed on the CPU, with copies to and fro; an "
-                    "export in fp16 is faster", folder, description.precision,
-                )  # fmt: skip
+                    "export in fp16 is faster",
+                    folder,
+                    description.precision,
+                )
         number_of_threads = cpu_threads(threads)
         self.batch_tokens = best_batch_tokens(
             "cpu" if self._number is None else "cuda", number_of_threads or os.cpu_count() or 1

@@ -76,9 +76,10 @@ def _wanted() -> bool:
 def _add_precision(parser: argparse.ArgumentParser) -> None:
     if "--precision" not in parser._option_string_actions:
         parser.add_argument(
-            "--precision", action=RememberChoice,
+            "--precision",
+            action=RememberChoice,
             help="fp32, int8, ...: csplade computes with ONNX Runtime; auto: the fastest here (pyserini-llm-sparse)",
-        )  # fmt: skip
+        )
 
 
 def patch_encode(command: dict[str, Any]) -> None:
@@ -232,9 +233,11 @@ def patch_search(command: dict[str, Any]) -> None:
         parser.set_defaults(min_idf=PyseriniDefault(parser.get_default("min_idf")))
         if "--encoder-class" not in known:
             parser.add_argument(
-                "--encoder-class", choices=[ENCODER_CLASS], action=RememberChoice,
+                "--encoder-class",
+                choices=[ENCODER_CLASS],
+                action=RememberChoice,
                 help="csplade, for an encoder whose name does not say so (pyserini-llm-sparse)",
-            )  # fmt: skip
+            )
         if "--device" not in known:
             parser.add_argument(
                 "--device", action=RememberChoice, help="where csplade runs, cpu or cuda:0 (pyserini-llm-sparse)"
