@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -68,10 +67,9 @@ def _phase_command(phase: Phase) -> Callable[..., None]:
                 overrides += [f"{name}={given}" for given in values]
         _run(phase, config, overrides, overwrite)
 
-    described = _described(CONFIGS[phase])
     parameters = [
         _parameter("config", Path | None, typer.Argument(help="The run file (YAML)."), None),
-        *(_field_parameter(name, field, described[name]) for name, field in CONFIGS[phase].model_fields.items()),
+        *(_field_parameter(name, field) for name, field in CONFIGS[phase].model_fields.items()),
         _parameter("overwrite", bool, typer.Option("--overwrite", help="Replace what an earlier run wrote."), False),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -106,7 +104,7 @@ def _run(phase: Phase, path: Path | None, overrides: list[str], overwrite: bool)
     say(report.summary())
 
 
-def _field_parameter(name: str, field: Any, text: str) -> inspect.Parameter:
+def _field_parameter(name: str, field: Any) -> inspect.Parameter:
     """Return the option of a run file's field; values stay text here, and are read as the file's are."""
     metavar = "KEY=VALUE" if name == "trainer" else _metavar(field.annotation)
     default = (
@@ -115,7 +113,7 @@ def _field_parameter(name: str, field: Any, text: str) -> inspect.Parameter:
         else f" [{_shown(field.get_default(call_default_factory=True))}]"
     )
     option = typer.Option(
-        f"--{name.replace('_', '-')}", metavar=metavar, help=text + (default if default != " []" else "")
+        f"--{name.replace('_', '-')}", metavar=metavar, help=field.description + (default if default != " []" else "")
     )
     several = name == "trainer" or _is_list(field.annotation)
     return _parameter(name, list[str] | None if several else str | None, option, None)
@@ -145,15 +143,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value) if value != {} else ""
-
-
-def _described(config: type) -> dict[str, str]:
-    """Return what the docstrings of a configuration and its bases, and of the spec, say of each field."""
-    from pyserini_llm_sparse.modelling.spec import EncodingSpec
-
-    found: dict[str, str] = {}
-    for described in (EncodingSpec, *reversed(config.__mro__)):
-        attributes = inspect.cleandoc(described.__doc__ or "").partition("Attributes:\n")[2]
-        for name, text in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", attributes, re.MULTILINE):
-            found[name] = " ".join(text.replace("`", "").split())
-    return found

@@ -27,55 +27,69 @@ Side = Literal["query", "document"]
 
 
 class EncodingSpec(BaseModel):
-    """Everything that turns a text into a sparse vector, besides the weights that the fingerprint names.
-
-    Attributes:
-        version: Version of this format.
-        attention: ``causal``; ``echo``, the text repeated and only the second copy pooled (CSPLADE, section 3.2);
-            ``bidirectional``, the causal mask removed.
-        query_encoder: ``model``, queries are encoded as documents are; ``inference-free``, a query is the terms that
-            it contains, weighted from a table.
-        query_term_counts: With ``inference-free``, whether a repeated term counts each time.
-        logit_scale: Factor on the logits before the activation (Lion uses ``hidden_size ** -0.25``).
-        add_bos: Whether the sequence starts with the tokenizer's BOS token.
-        add_eos: Whether the sequence ends with the tokenizer's EOS token.
-        query_prefix: Text put before a query.
-        document_prefix: Text put before a document.
-        query_max_length: Most tokens of a query, special tokens and prefix included; for echo, of one copy.
-        document_max_length: The same for a document.
-        pooled_span: ``all`` positions; or ``text``, where BOS, EOS and prefix are attended to but not pooled.
-        excluded_token_ids: Token ids that never become terms.
-        activation: ``log1p(relu(max logits))``.
-        query_top_k: Most terms of a query vector, None for all.
-        document_top_k: Most terms of a document vector, None for all.
-        impact_factor: Impacts per unit of weight: ``round(weight * factor)``, 0 being dropped.
-        impact_maximum: Upper bound of an impact.
-        term_naming: ``token``, a term is the tokenizer's token made safe for Lucene; ``id``, its decimal id.
-        model_fingerprint: Names the weights and the tokenizer; see `checkpoint.fingerprint`.
-    """
+    """Everything that turns a text into a sparse vector, besides the weights that the fingerprint names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
-    version: Literal[1] = 1
-    attention: Attention
-    query_encoder: Literal["model", "inference-free"] = "model"
-    query_term_counts: bool = False
-    logit_scale: float = Field(default=1.0, gt=0)
-    add_bos: bool = True
-    add_eos: bool = False
-    query_prefix: str = ""
-    document_prefix: str = ""
-    query_max_length: int = Field(default=64, ge=1)
-    document_max_length: int = Field(default=256, ge=1)
-    pooled_span: Literal["all", "text"] = "all"
-    excluded_token_ids: tuple[int, ...] = ()
-    activation: Literal["log1p_relu"] = "log1p_relu"
-    query_top_k: int | None = Field(default=None, ge=1)
-    document_top_k: int | None = Field(default=None, ge=1)
-    impact_factor: float = Field(default=100.0, gt=0)
-    impact_maximum: int = Field(default=65535, ge=1, le=2**24)
-    term_naming: Literal["token", "id"] = "token"
-    model_fingerprint: str = ""
+    version: Literal[1] = Field(default=1, description="Version of this format.")
+    attention: Attention = Field(
+        description="causal; echo, where the text is repeated and only the second copy is pooled (CSPLADE, section "
+        "3.2); or bidirectional, with the causal mask removed."
+    )
+    query_encoder: Literal["model", "inference-free"] = Field(
+        default="model",
+        description="model, where queries are encoded as documents are; or inference-free, where a query is the terms "
+        "that it contains, weighted from a table.",
+    )
+    query_term_counts: bool = Field(
+        default=False, description="With inference-free queries, whether a repeated term counts each time."
+    )
+    logit_scale: float = Field(
+        default=1.0,
+        gt=0,
+        description="Factor on the logits before the activation (Lion uses hidden_size ** -0.25).",
+    )
+    add_bos: bool = Field(default=True, description="Whether a sequence starts with the tokenizer's BOS token.")
+    add_eos: bool = Field(default=False, description="Whether a sequence ends with the tokenizer's EOS token.")
+    query_prefix: str = Field(default="", description="Text put before each query.")
+    document_prefix: str = Field(default="", description="Text put before each document.")
+    query_max_length: int = Field(
+        default=64,
+        ge=1,
+        description="Maximum number of tokens of a query, special tokens and prefix included; for echo, of one copy.",
+    )
+    document_max_length: int = Field(
+        default=256,
+        ge=1,
+        description="Maximum number of tokens of a document, counted in the same way.",
+    )
+    pooled_span: Literal["all", "text"] = Field(
+        default="all",
+        description="all pools every position; text attends to BOS, EOS and the prefix but does not pool them.",
+    )
+    excluded_token_ids: tuple[int, ...] = Field(default=(), description="Token ids that never become terms.")
+    activation: Literal["log1p_relu"] = Field(
+        default="log1p_relu", description="What makes a weight of the largest logit: log1p_relu is log(1 + max(x, 0))."
+    )
+    query_top_k: int | None = Field(
+        default=None, ge=1, description="Keep at most this many terms of a query vector; by default all."
+    )
+    document_top_k: int | None = Field(
+        default=None, ge=1, description="Keep at most this many terms of a document vector; by default all."
+    )
+    impact_factor: float = Field(
+        default=100.0,
+        gt=0,
+        description="Impacts per unit of weight: round(weight * factor); a term whose impact is 0 is dropped.",
+    )
+    impact_maximum: int = Field(default=65535, ge=1, le=2**24, description="Upper bound of an impact.")
+    term_naming: Literal["token", "id"] = Field(
+        default="token",
+        description="token names a term by the tokenizer's token, made safe for Lucene; id by its decimal id.",
+    )
+    model_fingerprint: str = Field(
+        default="", description="Names the weights and the tokenizer; computed when the model is saved."
+    )
 
     @classmethod
     def load(cls, path: str | Path) -> EncodingSpec:

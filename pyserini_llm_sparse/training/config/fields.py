@@ -28,54 +28,58 @@ _FIELDS_OF_THE_SPEC = (
 )  # fmt: skip
 
 
-class PhaseConfig(BaseModel):
-    """What every phase has.
+def _of_spec(name: str) -> str | None:
+    """Return what the encoding spec says of one of its fields."""
+    return EncodingSpec.model_fields[name].description
 
-    Attributes:
-        output: Where the result goes: the directory of a model, or a file of training examples.
-        seed: Seed of everything that is drawn.
-    """
+
+class PhaseConfig(BaseModel):
+    """The fields of every phase."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
-    output: Path
-    seed: int = 42
+    output: Path = Field(description="Where the result goes: the directory of a model, or a file of training examples.")
+    seed: int = Field(default=42, description="Seed of everything that is drawn at random.")
 
 
 class ModelConfig(PhaseConfig):
-    """What the two phases that train a model have.
+    """The fields of the two phases that train a model."""
 
-    Attributes:
-        model: Path or hub id of the causal language model to start from, an adapter or a result of ours included;
-            ``csplade`` is the embedded one.
-        trust_remote_code: Whether code that comes with the model may run.
-        attention: Attention variant, as in the encoding spec.
-        dtype: Type of the weights in memory; ``trainer: {bf16: true}`` computes in bf16 besides.
-        attention_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; by default transformers' choice.
-        lora_rank: Rank of a LoRA adapter; None trains all weights.
-        lora_alpha: Its scale is ``lora_alpha / lora_rank``.
-        lora_dropout: Dropout in front of the adapter.
-        lora_targets: Names of the modules that get one.
-        train_head: Whether the output embedding is trained; by default in full training only. Where it is tied to the
-            input embedding, that one is trained with it.
-        save: ``merged`` writes whole weights, ``adapter`` only the adapter (with LoRA).
-        early_stopping_patience: Evaluations without a better one after which the run ends; None never ends it.
-        trainer: Arguments of `transformers.TrainingArguments`.
-    """
-
-    model: str
-    trust_remote_code: bool = False
-    attention: Attention = "bidirectional"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention_implementation: str | None = None
-    lora_rank: int | None = Field(default=None, ge=1)
-    lora_alpha: float = Field(default=32, gt=0)
-    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
-    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    train_head: bool | None = None
-    save: Literal["merged", "adapter"] = "merged"
-    early_stopping_patience: int | None = Field(default=None, ge=1)
-    trainer: dict[str, Any] = Field(default_factory=dict)
+    model: str = Field(
+        description="Path or hub id of the causal language model to start from, which may be an adapter or a result "
+        "of an earlier run; csplade is the embedded one."
+    )
+    trust_remote_code: bool = Field(default=False, description="Whether code that comes with the model may run.")
+    attention: Attention = Field(default="bidirectional", description=_of_spec("attention"))
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Type of the weights in memory; trainer: {bf16: true} also computes in bf16."
+    )
+    attention_implementation: str | None = Field(
+        default=None, description="sdpa, eager or flash_attention_2; by default transformers' choice."
+    )
+    lora_rank: int | None = Field(
+        default=None, ge=1, description="Rank of a LoRA adapter; without one, all weights are trained."
+    )
+    lora_alpha: float = Field(default=32, gt=0, description="The adapter is scaled by lora_alpha / lora_rank.")
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout before the adapter.")
+    lora_targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="Names of the modules that get an adapter.",
+    )
+    train_head: bool | None = Field(
+        default=None,
+        description="Whether the output embedding is trained; by default only if all weights are. Where it is tied "
+        "to the input embedding, both are trained.",
+    )
+    save: Literal["merged", "adapter"] = Field(
+        default="merged", description="merged writes whole weights; adapter writes only the LoRA adapter."
+    )
+    early_stopping_patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="End the run after this many evaluations without an improvement; by default never.",
+    )
+    trainer: dict[str, Any] = Field(default_factory=dict, description="Arguments of transformers' TrainingArguments.")
 
     @property
     def trains_head(self) -> bool:
@@ -95,29 +99,33 @@ class ModelConfig(PhaseConfig):
 
 
 class AdaptConfig(ModelConfig):
-    """Adaptation of a language model, before it learns to retrieve.
+    """Adaptation of a language model, before it learns to retrieve."""
 
-    Attributes:
-        texts: Files or directories of texts (JSON lines, TSV, BEIR, ``irds:ID``, ``hf:DATASET``); see
-            `training.data.sources.read_texts`.
-        objective: ``next-token``; ``sparse-next-token``, the same plus the cross-entropy of ``log1p(relu(logits))``
-            (CSPLADE, section 3.1); ``masked-next-token``, the token before a masked one predicts it (MNTP, as in
-            2502.15526, section 3.1).
-        sparse_weight: Weight of the second part of ``sparse-next-token``.
-        sequence_length: Tokens of a sequence; texts are packed until it is full, but for ``masked-next-token``, where
-            each text is a sequence.
-        mask_probability: Share of tokens masked by ``masked-next-token``.
-        mask_token: Token that masks; must be one token of the vocabulary.
-        held_out_texts: Number of sequences kept for evaluation, not trained on; 0 for none.
-    """
-
-    texts: tuple[str, ...] = Field(min_length=1)
-    objective: Literal["next-token", "sparse-next-token", "masked-next-token"] = "sparse-next-token"
-    sparse_weight: float = Field(default=1.0, ge=0)
-    sequence_length: int = Field(default=512, ge=8)
-    mask_probability: float = Field(default=0.2, gt=0, lt=1)
-    mask_token: str = "_"  # not a password
-    held_out_texts: int = Field(default=0, ge=0)
+    texts: tuple[str, ...] = Field(
+        min_length=1, description="Files or directories of texts (JSON lines, TSV, BEIR), irds:ID or hf:DATASET."
+    )
+    objective: Literal["next-token", "sparse-next-token", "masked-next-token"] = Field(
+        default="sparse-next-token",
+        description="next-token; sparse-next-token, the same plus the cross-entropy of log1p(relu(logits)) (CSPLADE, "
+        "section 3.1); or masked-next-token, where the token before a masked one predicts it (MNTP, as in "
+        "2502.15526, section 3.1).",
+    )
+    sparse_weight: float = Field(default=1.0, ge=0, description="Weight of the second part of sparse-next-token.")
+    sequence_length: int = Field(
+        default=512,
+        ge=8,
+        description="Tokens in a sequence; texts are packed until it is full, except for masked-next-token, where each "
+        "text is a sequence of its own.",
+    )
+    mask_probability: float = Field(
+        default=0.2, gt=0, lt=1, description="Share of the tokens that masked-next-token masks."
+    )
+    mask_token: str = Field(
+        default="_", description="Token that masks; it must be a single token of the vocabulary."
+    )  # not a password
+    held_out_texts: int = Field(
+        default=0, ge=0, description="Number of sequences kept for evaluation and not trained on."
+    )
 
     @model_validator(mode="after")
     def _check_attention(self) -> AdaptConfig:
@@ -134,80 +142,112 @@ class RetrieveConfig(ModelConfig):
 
     The fields of the encoding spec (`spec.EncodingSpec`) carry the same names here; they are saved with the model.
     Where they, ``attention`` or ``query_encoder`` are left out, those of the model that training starts from hold.
-
-    Attributes:
-        train: Files, directories or ``hf:DATASET`` of training examples; see `training.data.sources.read_examples`.
-        streaming: Whether the examples are read while training goes on, rather than held in memory; needs
-            ``trainer: {max_steps: N}``.
-        representation: ``sparse`` (log1p(relu(max logits))) or ``dense`` (pooled, L2-normalised hidden states).
-        dense_pooling: ``last-token`` or ``mean``.
-        query_encoder: ``model``, or ``inference-free``: a query is its terms, weighted from a table (sparse only).
-        query_term_weights: ``learned``, or ``fixed`` at where the table starts: ``sqrt(.3 IDF)`` over the training
-            documents.
-        negatives: Hard negatives of each query in a step; drawn anew in each epoch where an example has more.
-        objective: ``contrastive``, ``distillation``, or ``contrastive+distillation``.
-        contrastive_weight: Weight of the InfoNCE part.
-        distillation_weight: Weight of the distillation part.
-        distillation: ``margin-mse`` (Hofstätter et al., 2020) or ``kl`` (KL divergence from the teacher's softmax).
-        temperature: Scores are divided by it before a softmax; by default 1 for sparse, 0.02 for dense.
-        teacher_temperature: The teacher's scores are divided by it before their softmax.
-        in_batch_negatives: Whether documents of the other queries are negatives, those on other devices included.
-        regulariser: ``flops`` (Paria et al., 2020), ``l1``, or ``df-flops``, where a term's share in FLOPs grows with
-            the number of documents that have it.
-        query_regulariser_weight: Its weight for queries.
-        document_regulariser_weight: Its weight for documents.
-        regulariser_ramp: Share of the optimiser steps in which these weights rise quadratically from 0.
-        training_top_k: Terms kept of a vector while training; None keeps all.
-        training_top_k_kind: ``hard`` drops the others; ``soft`` subtracts the weight of the first that is dropped.
-        gradient_cache_size: Texts that go through the model at a time with gradient caching (Gao et al., 2021), which
-            leaves the contrastive batch to patience and not to memory; None sends the whole batch through at once.
-        stop_on_collapse: Whether a run ends when its vectors die or become all alike.
-        dev: BEIR directory that the model is evaluated on while it trains, every ``trainer: {eval_steps: N}``.
-        dev_split: Its qrels.
-        dev_metric: Measure, in the notation of ir_measures, that early stopping and the best checkpoint go by.
-        dev_queries: Most queries of it; None for all.
     """
 
-    train: tuple[str, ...] = Field(min_length=1)
-    streaming: bool = False
-    representation: Literal["sparse", "dense"] = "sparse"
-    dense_pooling: Literal["last-token", "mean"] = "last-token"
-    query_encoder: Literal["model", "inference-free"] = "model"
-    query_term_weights: Literal["learned", "fixed"] = "learned"
-    query_term_counts: bool = True
-    negatives: int = Field(default=0, ge=0)
-    objective: Literal["contrastive", "distillation", "contrastive+distillation"] = "contrastive"
-    contrastive_weight: float = Field(default=1.0, gt=0)
-    distillation_weight: float = Field(default=1.0, gt=0)
-    distillation: Literal["margin-mse", "kl"] = "kl"
-    temperature: float | None = Field(default=None, gt=0)
-    teacher_temperature: float = Field(default=1.0, gt=0)
-    in_batch_negatives: bool = True
-    regulariser: Literal["flops", "l1", "df-flops"] = "flops"
-    query_regulariser_weight: float = Field(default=0.0, ge=0)
-    document_regulariser_weight: float = Field(default=0.0, ge=0)
-    regulariser_ramp: float = Field(default=1 / 3, ge=0, le=1)
-    training_top_k: int | None = Field(default=None, ge=1)
-    training_top_k_kind: Literal["hard", "soft"] = "hard"
-    gradient_cache_size: int | None = Field(default=None, ge=1)
-    stop_on_collapse: bool = True
-    dev: Path | None = None
-    dev_split: str = "dev"
-    dev_metric: str = "nDCG@10"
-    dev_queries: int | None = Field(default=None, ge=1)
+    train: tuple[str, ...] = Field(
+        min_length=1, description="Files or directories of training examples, or hf:DATASET."
+    )
+    streaming: bool = Field(
+        default=False,
+        description="Whether examples are read while training goes on instead of being held in memory; needs trainer: "
+        "{max_steps: N}.",
+    )
+    representation: Literal["sparse", "dense"] = Field(
+        default="sparse",
+        description="sparse, log1p(relu(max logits)); or dense, pooled and L2-normalised hidden states.",
+    )
+    dense_pooling: Literal["last-token", "mean"] = Field(
+        default="last-token",
+        description="Hidden states that make a dense vector: the last token's, or the mean of all.",
+    )
+    query_encoder: Literal["model", "inference-free"] = Field(default="model", description=_of_spec("query_encoder"))
+    query_term_weights: Literal["learned", "fixed"] = Field(
+        default="learned",
+        description="Whether the table of inference-free queries is learned, or fixed at its start: sqrt(.3 IDF) "
+        "over the training documents.",
+    )
+    query_term_counts: bool = Field(default=True, description=_of_spec("query_term_counts"))
+    negatives: int = Field(
+        default=0,
+        ge=0,
+        description="Hard negatives per query in a step; drawn anew in each epoch if an example has more.",
+    )
+    objective: Literal["contrastive", "distillation", "contrastive+distillation"] = Field(
+        default="contrastive", description="The parts of the loss."
+    )
+    contrastive_weight: float = Field(default=1.0, gt=0, description="Weight of the InfoNCE part.")
+    distillation_weight: float = Field(default=1.0, gt=0, description="Weight of the distillation part.")
+    distillation: Literal["margin-mse", "kl"] = Field(
+        default="kl",
+        description="margin-mse (Hofstätter et al., 2020) or kl, the KL divergence from the teacher's softmax.",
+    )
+    temperature: float | None = Field(
+        default=None,
+        gt=0,
+        description="Divides the scores before a softmax; by default 1 for sparse and 0.02 for dense vectors.",
+    )
+    teacher_temperature: float = Field(
+        default=1.0, gt=0, description="Divides the teacher's scores before their softmax."
+    )
+    in_batch_negatives: bool = Field(
+        default=True,
+        description="Whether documents of the other queries are negatives, including those on other devices.",
+    )
+    regulariser: Literal["flops", "l1", "df-flops"] = Field(
+        default="flops",
+        description="flops (Paria et al., 2020); l1; or df-flops, where a term's share in FLOPs grows with the "
+        "number of documents that have it.",
+    )
+    query_regulariser_weight: float = Field(default=0.0, ge=0, description="Weight of the regulariser for queries.")
+    document_regulariser_weight: float = Field(
+        default=0.0, ge=0, description="Weight of the regulariser for documents."
+    )
+    regulariser_ramp: float = Field(
+        default=1 / 3,
+        ge=0,
+        le=1,
+        description="Share of the optimiser steps over which these weights rise quadratically from 0.",
+    )
+    training_top_k: int | None = Field(
+        default=None, ge=1, description="Keep at most this many terms of a vector while training; by default all."
+    )
+    training_top_k_kind: Literal["hard", "soft"] = Field(
+        default="hard",
+        description="hard drops the other terms; soft subtracts the weight of the heaviest one that is dropped.",
+    )
+    gradient_cache_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Put at most this many texts through the model at a time, with gradient caching (Gao et al., "
+        "2021), so that memory does not limit the contrastive batch; by default the whole batch.",
+    )
+    stop_on_collapse: bool = Field(
+        default=True, description="Whether a run ends when its vectors die or all become alike."
+    )
+    dev: Path | None = Field(
+        default=None, description="BEIR directory to evaluate on during training, every trainer: {eval_steps: N}."
+    )
+    dev_split: str = Field(default="dev", description="Split of its relevance judgements.")
+    dev_metric: str = Field(
+        default="nDCG@10",
+        description="Measure, in the notation of ir_measures, that decides on early stopping and the best checkpoint.",
+    )
+    dev_queries: int | None = Field(
+        default=None, ge=1, description="Evaluate on at most this many queries; by default all."
+    )
 
-    logit_scale: float = Field(default=1.0, gt=0)
-    add_bos: bool = True
-    add_eos: bool = False
-    query_prefix: str = ""
-    document_prefix: str = ""
-    query_max_length: int = Field(default=64, ge=1)
-    document_max_length: int = Field(default=256, ge=1)
-    pooled_span: Literal["all", "text"] = "all"
-    excluded_token_ids: tuple[int, ...] = ()
-    query_top_k: int | None = Field(default=None, ge=1)
-    document_top_k: int | None = Field(default=None, ge=1)
-    impact_factor: float = Field(default=100.0, gt=0)
+    logit_scale: float = Field(default=1.0, gt=0, description=_of_spec("logit_scale"))
+    add_bos: bool = Field(default=True, description=_of_spec("add_bos"))
+    add_eos: bool = Field(default=False, description=_of_spec("add_eos"))
+    query_prefix: str = Field(default="", description=_of_spec("query_prefix"))
+    document_prefix: str = Field(default="", description=_of_spec("document_prefix"))
+    query_max_length: int = Field(default=64, ge=1, description=_of_spec("query_max_length"))
+    document_max_length: int = Field(default=256, ge=1, description=_of_spec("document_max_length"))
+    pooled_span: Literal["all", "text"] = Field(default="all", description=_of_spec("pooled_span"))
+    excluded_token_ids: tuple[int, ...] = Field(default=(), description=_of_spec("excluded_token_ids"))
+    query_top_k: int | None = Field(default=None, ge=1, description=_of_spec("query_top_k"))
+    document_top_k: int | None = Field(default=None, ge=1, description=_of_spec("document_top_k"))
+    impact_factor: float = Field(default=100.0, gt=0, description=_of_spec("impact_factor"))
 
     @property
     def score_temperature(self) -> float:
@@ -260,50 +300,53 @@ class RetrieveConfig(ModelConfig):
 
 
 class MineConfig(PhaseConfig):
-    """Hard negatives: for each query, documents that a retriever ranks high and nobody judged relevant.
+    """Hard negatives: for each query, documents that a retriever ranks high and nobody judged relevant."""
 
-    Attributes:
-        train: Training examples whose queries are used; their positives are never taken as negatives.
-        corpus: BEIR directory, file or directory of documents that are searched; by default the examples' positives.
-        encoder: ``bm25``, or a name that ``--encoder`` takes.
-        hits: Depth of the search.
-        first_rank: Highest rank (from 1) that a negative is taken from; raise it where judgements are incomplete.
-        negatives: Negatives of each query, drawn from what is left.
-        least_margin: A negative must score at most ``(1 - least_margin)`` times the best positive's score; None
-            takes all (positive-aware mining, 2407.15831).
-        threads: Threads of the search.
-    """
-
-    train: tuple[str, ...] = Field(min_length=1)
-    corpus: str | None = None
-    encoder: str = "bm25"
-    hits: int = Field(default=100, ge=1)
-    first_rank: int = Field(default=1, ge=1)
-    negatives: int = Field(default=15, ge=1)
-    least_margin: float | None = Field(default=None, ge=0, lt=1)
-    threads: int = Field(default=1, ge=1)
+    train: tuple[str, ...] = Field(
+        min_length=1,
+        description="Training examples whose queries are used; their positives are never taken as negatives.",
+    )
+    corpus: str | None = Field(
+        default=None,
+        description="Documents to search: a BEIR directory, a file or a directory; by default the examples' positives.",
+    )
+    encoder: str = Field(default="bm25", description="bm25, or a name that --encoder takes.")
+    hits: int = Field(default=100, ge=1, description="Depth of the search.")
+    first_rank: int = Field(
+        default=1,
+        ge=1,
+        description="First rank, counted from 1, that a negative is taken from; raise it where judgements are "
+        "incomplete.",
+    )
+    negatives: int = Field(default=15, ge=1, description="Negatives per query, drawn from what is left.")
+    least_margin: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="A negative must score at most (1 - least_margin) times the best positive's score (positive-aware "
+        "mining, 2407.15831); by default any may be taken.",
+    )
+    threads: int = Field(default=1, ge=1, description="Search threads.")
 
 
 class ScoreConfig(PhaseConfig):
-    """Scores of a teacher for each query with its positives and negatives.
+    """Scores of a teacher for each query with its positives and negatives."""
 
-    Attributes:
-        train: Training examples, with negatives or not.
-        teacher: Path or hub id of the teacher; for ``sparse``, a name that ``--encoder`` takes.
-        kind: ``cross-encoder``, ``sentence-transformers`` (cosine or dot, as the model says) or ``sparse``.
-        scale: Factor on the scores (a cosine is usually scaled by 20).
-        batch_size: Texts or pairs that go through the teacher at a time.
-        max_length: Most tokens of a text or pair; None for the teacher's own limit.
-        trust_remote_code: Whether code that comes with the teacher may run.
-    """
-
-    train: tuple[str, ...] = Field(min_length=1)
-    teacher: str
-    kind: Literal["cross-encoder", "sentence-transformers", "sparse"] = "cross-encoder"
-    scale: float = Field(default=1.0, gt=0)
-    batch_size: int = Field(default=64, ge=1)
-    max_length: int | None = Field(default=None, ge=1)
-    trust_remote_code: bool = False
+    train: tuple[str, ...] = Field(min_length=1, description="Training examples, with or without negatives.")
+    teacher: str = Field(description="Path or hub id of the teacher; for sparse, a name that --encoder takes.")
+    kind: Literal["cross-encoder", "sentence-transformers", "sparse"] = Field(
+        default="cross-encoder",
+        description="cross-encoder; sentence-transformers, whose similarity is the one that the model names; or "
+        "sparse.",
+    )
+    scale: float = Field(default=1.0, gt=0, description="Factor on the scores (a cosine is usually scaled by 20).")
+    batch_size: int = Field(default=64, ge=1, description="Texts or pairs that go through the teacher together.")
+    max_length: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum number of tokens of a text or pair; by default the teacher's own limit.",
+    )
+    trust_remote_code: bool = Field(default=False, description="Whether code that comes with the teacher may run.")
 
 
 CONFIGS: dict[str, type[PhaseConfig]] = {
