@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Annotated, Any, get_args
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, MineConfig, RetrieveConfig, ScoreConfig
 from pyserini_llm_sparse.training.config.run_file import load_config
+from pyserini_llm_sparse.training.config.spec_fields import NOT_IN_A_RUN_FILE, spec_field_names
 
 RETRIEVE = "model: some/model\noutput: trained\ntrain: pairs.jsonl\n"
 
@@ -129,9 +136,81 @@ def test_what_is_left_open_is_taken_from_the_model_that_training_starts_from() -
     assert dense.query_encoder == "model"
 
 
-def test_a_field_of_the_spec_has_the_same_default_in_a_run_file() -> None:
-    shared = set(RetrieveConfig.model_fields) & set(EncodingSpec.model_fields) - {"attention", "query_term_counts"}
-    assert len(shared) >= 12
-    assert {name: RetrieveConfig.model_fields[name].default for name in shared} == {
-        name: EncodingSpec.model_fields[name].default for name in shared
-    }
+def a_run(**fields: Any) -> RetrieveConfig:
+    return RetrieveConfig(**{"model": "m", "output": Path("o"), "train": ("t",), **fields})
+
+
+def another_value(field: FieldInfo) -> Any:
+    """A value of a field's type that is not its default."""
+    samples = (*get_args(field.annotation), True, False, 7, 0.5, "text: ", (3, 9))
+    for sample in samples:
+        try:
+            found = TypeAdapter(Annotated[field.annotation, field]).validate_python(sample, strict=True)
+        except ValidationError:
+            continue
+        if found != field.default:
+            return found
+    return field.default  # the only one that there is
+
+
+def test_every_field_of_the_spec_is_in_the_run_file_or_is_left_out_for_a_reason() -> None:
+    assert set(NOT_IN_A_RUN_FILE) == {"version", "model_fingerprint"}
+    assert set(EncodingSpec.model_fields) - set(RetrieveConfig.model_fields) == set(NOT_IN_A_RUN_FILE)
+    for name in set(EncodingSpec.model_fields) - set(NOT_IN_A_RUN_FILE):
+        of_spec, of_run = EncodingSpec.model_fields[name], RetrieveConfig.model_fields[name]
+        assert (of_run.annotation, of_run.metadata) == (of_spec.annotation, of_spec.metadata), name
+        assert of_run.description == of_spec.description, name
+        if name not in ("attention", "query_term_counts"):  # which the phase has a default for
+            assert of_run.default == of_spec.default, name
+
+
+def test_every_field_that_the_run_file_leaves_open_is_the_model_s() -> None:
+    fields = {name: another_value(EncodingSpec.model_fields[name]) for name in spec_field_names()}
+    spec = EncodingSpec(**fields)
+    default = EncodingSpec(attention="bidirectional")
+    assert set(spec.difference(default)) == set(spec_field_names()) - {"activation"}  # of which there is one
+    assert a_run().continuing(spec).encoding_spec() == spec
+
+
+def test_every_field_that_the_run_file_gives_replaces_the_model_s() -> None:
+    fields = {name: another_value(EncodingSpec.model_fields[name]) for name in spec_field_names()}
+    start = EncodingSpec(attention="bidirectional", impact_maximum=1000)
+    assert a_run(**fields).continuing(start).encoding_spec() == EncodingSpec(**fields)
+
+
+def test_how_often_a_term_of_a_table_counts_is_the_model_s_only_if_it_has_a_table() -> None:
+    by_model = EncodingSpec(attention="causal")
+    by_table = EncodingSpec(attention="causal", query_encoder="inference-free", query_term_counts=False)
+    wants_table = a_run(query_encoder="inference-free")
+    assert wants_table.continuing(by_model).encoding_spec().query_term_counts is True
+    assert wants_table.continuing(by_table).encoding_spec().query_term_counts is False
+    assert a_run().continuing(by_model).encoding_spec() == by_model
+
+
+LATER_SPEC = """
+from pydantic import Field
+from pyserini_llm_sparse.modelling import spec
+
+class LaterSpec(spec.EncodingSpec):
+    expansion_limit: int = Field(default=3, ge=1, description="Of a later version.")
+
+spec.EncodingSpec = LaterSpec
+
+from pyserini_llm_sparse.cli.app import main
+from pyserini_llm_sparse.training.config.run_file import load_config
+
+fields = ["model=m", "output=o", "train=t"]
+start = LaterSpec(attention="causal", expansion_limit=8)
+print(load_config("retrieve", None, fields).encoding_spec().expansion_limit)
+print(load_config("retrieve", None, fields).continuing(start).encoding_spec().expansion_limit)
+print(load_config("retrieve", None, [*fields, "expansion_limit=5"]).continuing(start).encoding_spec().expansion_limit)
+main(["train", "retrieve", "--help"])
+"""
+
+
+def test_a_field_that_a_later_spec_has_is_in_the_run_file_by_itself(root: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", LATER_SPEC]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[:3] == ["3", "8", "5"]
+    assert re.search(r"--expansion-limit N +Of a later version\. \[3\]", run.stdout)

@@ -27,6 +27,7 @@ from pyserini_llm_sparse.training.retriever.model import (
     build_model,
     starting_checkpoint,
 )
+from pyserini_llm_sparse.training.run import retrieve
 from tests.checkpoints import TEXTS, checkpoint, copied
 
 LOG: list[dict[str, Any]] = [
@@ -267,6 +268,22 @@ def test_a_figure_is_made_from_a_log_that_was_written(tmp_path: Path) -> None:
     assert plot_training(log, tmp_path / "training.png") == tmp_path / "training.png"
     assert plot_training([{"train_runtime": 1.0, "step": 3}], tmp_path / "none.png") is None
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_model_is_trained_further_under_its_own_spec(tmp_path: Path) -> None:
+    start = copied("llama_causal", tmp_path / "start")
+    EncodingSpec.load(start).replace(impact_maximum=255, term_naming="id", query_prefix="query: ").save(start)
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(f'{{"query": "{text}", "positive": "{text} again"}}\n' for text in ("a", "b", "c", "d")))
+    trainer = {"use_cpu": True, "max_steps": 1, "per_device_train_batch_size": 4, "report_to": []}
+    config = RetrieveConfig(model=str(start), train=(str(pairs),), output=tmp_path / "result", stop_on_collapse=False,
+                            query_prefix="", trainer=trainer)  # fmt: skip
+    retrieve(config)
+    spec = EncodingSpec.load(config.output)
+    assert (spec.impact_maximum, spec.term_naming, spec.query_prefix) == (255, "id", "")
+    assert set(spec.difference(EncodingSpec.load(start))) == {"query_prefix", "model_fingerprint"}
+    impacts = SparseEncoder.load(str(config.output), device="cpu").document_impacts(TEXTS[:3])
+    assert impacts[0] and all(term.isdecimal() and impact <= 255 for text in impacts for term, impact in text.items())
 
 
 class Unwritable:

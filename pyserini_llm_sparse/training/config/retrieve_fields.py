@@ -1,0 +1,176 @@
+"""The run file of the retrieve phase: its own fields, and those of the encoding spec that its model will have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.training.config.shared_fields import ModelConfig
+from pyserini_llm_sparse.training.config.spec_fields import spec_field_names, with_spec_fields
+
+
+class RetrieveSettings(ModelConfig):
+    """The fields of the retrieve phase that say how it trains, and on what."""
+
+    train: tuple[str, ...] = Field(
+        min_length=1, description="Files or directories of training examples, or hf:DATASET."
+    )
+    streaming: bool = Field(
+        default=False,
+        description="Whether examples are read while training goes on instead of being held in memory; needs trainer: "
+        "{max_steps: N}.",
+    )
+    representation: Literal["sparse", "dense"] = Field(
+        default="sparse",
+        description="sparse, log1p(relu(max logits)); or dense, pooled and L2-normalised hidden states.",
+    )
+    dense_pooling: Literal["last-token", "mean"] = Field(
+        default="last-token",
+        description="Hidden states that make a dense vector: the last token's, or the mean of all.",
+    )
+    query_term_weights: Literal["learned", "fixed"] = Field(
+        default="learned",
+        description="Whether the table of inference-free queries is learned, or fixed at its start: sqrt(.3 IDF) "
+        "over the training documents.",
+    )
+    query_term_counts: bool = Field(
+        default=True, description=EncodingSpec.model_fields["query_term_counts"].description
+    )
+    negatives: int = Field(
+        default=0,
+        ge=0,
+        description="Hard negatives per query in a step; drawn anew in each epoch if an example has more.",
+    )
+    objective: Literal["contrastive", "distillation", "contrastive+distillation"] = Field(
+        default="contrastive", description="The parts of the loss."
+    )
+    contrastive_weight: float = Field(default=1.0, gt=0, description="Weight of the InfoNCE part.")
+    distillation_weight: float = Field(default=1.0, gt=0, description="Weight of the distillation part.")
+    distillation: Literal["margin-mse", "kl"] = Field(
+        default="kl",
+        description="margin-mse (Hofstätter et al., 2020) or kl, the KL divergence from the teacher's softmax.",
+    )
+    temperature: float | None = Field(
+        default=None,
+        gt=0,
+        description="Divides the scores before a softmax; by default 1 for sparse and 0.02 for dense vectors.",
+    )
+    teacher_temperature: float = Field(
+        default=1.0, gt=0, description="Divides the teacher's scores before their softmax."
+    )
+    in_batch_negatives: bool = Field(
+        default=True,
+        description="Whether documents of the other queries are negatives, including those on other devices.",
+    )
+    regulariser: Literal["flops", "l1", "df-flops"] = Field(
+        default="flops",
+        description="flops (Paria et al., 2020); l1; or df-flops, where a term's share in FLOPs grows with the "
+        "number of documents that have it.",
+    )
+    query_regulariser_weight: float = Field(default=0.0, ge=0, description="Weight of the regulariser for queries.")
+    document_regulariser_weight: float = Field(
+        default=0.0, ge=0, description="Weight of the regulariser for documents."
+    )
+    regulariser_ramp: float = Field(
+        default=1 / 3,
+        ge=0,
+        le=1,
+        description="Share of the optimiser steps over which these weights rise quadratically from 0.",
+    )
+    training_top_k: int | None = Field(
+        default=None, ge=1, description="Keep at most this many terms of a vector while training; by default all."
+    )
+    training_top_k_kind: Literal["hard", "soft"] = Field(
+        default="hard",
+        description="hard drops the other terms; soft subtracts the weight of the heaviest one that is dropped.",
+    )
+    gradient_cache_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Put at most this many texts through the model at a time, with gradient caching (Gao et al., "
+        "2021), so that memory does not limit the contrastive batch; by default the whole batch.",
+    )
+    stop_on_collapse: bool = Field(
+        default=True, description="Whether a run ends when its vectors die or all become alike."
+    )
+    dev: Path | None = Field(
+        default=None, description="BEIR directory to evaluate on during training, every trainer: {eval_steps: N}."
+    )
+    dev_split: str = Field(default="dev", description="Split of its relevance judgements.")
+    dev_metric: str = Field(
+        default="nDCG@10",
+        description="Measure, in the notation of ir_measures, that decides on early stopping and the best checkpoint.",
+    )
+    dev_queries: int | None = Field(
+        default=None, ge=1, description="Evaluate on at most this many queries; by default all."
+    )
+
+
+if TYPE_CHECKING:
+
+    class _RetrieveFields(RetrieveSettings, EncodingSpec):  # type: ignore[misc]  # `save` is a field here
+        """The same fields for the type checker, which cannot follow the derivation."""
+
+else:
+    _RetrieveFields = with_spec_fields(RetrieveSettings)
+
+
+class RetrieveConfig(_RetrieveFields):
+    """Training of a sparse or dense retriever.
+
+    The fields of the encoding spec carry the same names here, and are saved with the model. Those that are left out
+    are as in the model that training starts from.
+    """
+
+    @property
+    def score_temperature(self) -> float:
+        """What scores are divided by before a softmax."""
+        if self.temperature is not None:
+            return self.temperature
+        return 0.02 if self.representation == "dense" else 1.0
+
+    @property
+    def uses_contrast(self) -> bool:
+        """Whether InfoNCE is a part of the loss."""
+        return "contrastive" in self.objective
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether the training examples need a teacher's scores."""
+        return "distillation" in self.objective
+
+    def continuing(self, spec: EncodingSpec) -> RetrieveConfig:
+        """Return the run file with every field of the spec that it leaves open taken from the model it starts from.
+
+        Training goes on under the contract that a model has, but for the fields that are given. The prefix that a
+        model was trained with, say, is not lost by not being mentioned.
+        """
+        open_fields = set(spec_field_names()) - self.model_fields_set
+        if self.representation == "dense":
+            open_fields.discard("query_encoder")
+        if spec.query_encoder == "model":  # which says nothing of how a table's terms would count
+            open_fields.discard("query_term_counts")
+        return type(self).model_validate({**self.model_dump(), **{name: getattr(spec, name) for name in open_fields}})
+
+    def encoding_spec(self) -> EncodingSpec:
+        """Return the spec of the model that the run makes, without its fingerprint."""
+        fields = self.model_dump(include=set(spec_field_names()))
+        fields["query_term_counts"] = self.query_encoder == "inference-free" and self.query_term_counts
+        return EncodingSpec(**fields)
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> RetrieveConfig:
+        if self.representation == "dense" and self.query_encoder == "inference-free":
+            raise ValueError("query_encoder: inference-free: a dense query needs the model; set query_encoder: model")
+        if self.uses_teacher and self.distillation == "margin-mse" and not self.negatives:
+            raise ValueError("negatives: 0: margin-mse compares a positive with a negative; set negatives: 1 or more")
+        if not self.uses_contrast and self.distillation == "kl" and not self.negatives:
+            raise ValueError("negatives: 0: kl over a positive alone is always 0; set negatives: 1 or more")
+        if self.uses_contrast and not self.in_batch_negatives and not self.negatives:
+            raise ValueError("negatives: 0: without in_batch_negatives there is nothing to contrast; set one of them")
+        if self.streaming and not self.trainer.get("max_steps"):
+            raise ValueError("trainer: max_steps: needed with streaming: true, for the length of a stream is unknown")
+        return self

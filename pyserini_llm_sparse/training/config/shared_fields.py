@@ -1,0 +1,89 @@
+"""The fields that the run files of several phases share.
+
+What belongs to `transformers.TrainingArguments` stands under one key, ``trainer``, in that library's own words.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pyserini_llm_sparse.modelling.spec import Attention, EncodingSpec
+
+# Decided by the phase, so a run file may not set them.
+RESERVED_TRAINER_ARGUMENTS = frozenset(
+    (
+        "output_dir", "seed", "data_seed", "remove_unused_columns", "label_names", "do_train", "do_eval",
+        "eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model", "greater_is_better",
+        "group_by_length", "push_to_hub", "resume_from_checkpoint",
+    )
+)  # fmt: skip
+
+
+class PhaseConfig(BaseModel):
+    """The fields of every phase."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    output: Path = Field(description="Where the result goes: the directory of a model, or a file of training examples.")
+    seed: int = Field(default=42, description="Seed of everything that is drawn at random.")
+
+
+class ModelConfig(PhaseConfig):
+    """The fields of the two phases that train a model."""
+
+    model: str = Field(
+        description="Path or hub id of the causal language model to start from, which may be an adapter or a result "
+        "of an earlier run; csplade is the embedded one."
+    )
+    trust_remote_code: bool = Field(default=False, description="Whether code that comes with the model may run.")
+    attention: Attention = Field(
+        default="bidirectional", description=EncodingSpec.model_fields["attention"].description
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Type of the weights in memory; trainer: {bf16: true} also computes in bf16."
+    )
+    attention_implementation: str | None = Field(
+        default=None, description="sdpa, eager or flash_attention_2; by default transformers' choice."
+    )
+    lora_rank: int | None = Field(
+        default=None, ge=1, description="Rank of a LoRA adapter; without one, all weights are trained."
+    )
+    lora_alpha: float = Field(default=32, gt=0, description="The adapter is scaled by lora_alpha / lora_rank.")
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout before the adapter.")
+    lora_targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="Names of the modules that get an adapter.",
+    )
+    train_head: bool | None = Field(
+        default=None,
+        description="Whether the output embedding is trained; by default only if all weights are. Where it is tied "
+        "to the input embedding, both are trained.",
+    )
+    save: Literal["merged", "adapter"] = Field(
+        default="merged", description="merged writes whole weights; adapter writes only the LoRA adapter."
+    )
+    early_stopping_patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="End the run after this many evaluations without an improvement; by default never.",
+    )
+    trainer: dict[str, Any] = Field(default_factory=dict, description="Arguments of transformers' TrainingArguments.")
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the output embedding is trained."""
+        return self.lora_rank is None if self.train_head is None else self.train_head
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        reserved = RESERVED_TRAINER_ARGUMENTS & set(self.trainer)
+        if reserved:
+            raise ValueError(f"trainer: {', '.join(sorted(reserved))}: set by the phase itself; leave out")
+        if self.save == "adapter" and self.lora_rank is None:
+            raise ValueError("save: adapter: nothing but whole weights is trained; set lora_rank, or save: merged")
+        if self.save == "adapter" and self.trains_head:
+            raise ValueError("save: adapter: a trained head is no part of an adapter; set save: merged")
+        return self
