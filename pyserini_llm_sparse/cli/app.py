@@ -23,10 +23,17 @@ TRACEBACK = "PYSERINI_LLM_SPARSE_TRACEBACK"
 INTERRUPTED = 130
 UNEXPECTED = 6
 
+HELP = """Causal-LM learned sparse retrieval for Pyserini.
+
+Exit codes: 0 done; 2 wrong usage; 3 a prerequisite is missing; 4 a file, model or disk space is missing; 5 bad data;
+6 a run failed; 7 done, but some records were skipped; 130 interrupted.
+"""
+
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 app = typer.Typer(
     name=PROGRAM,
+    help=HELP,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,7 +42,9 @@ app = typer.Typer(
     epilog=examples("encode --corpus corpus.jsonl --output vectors"),
 )
 for module in (encode, encode_queries, index, search, explain, export, regress, doctor):
-    app.command(module.NAME, epilog=examples(*module.EXAMPLES), context_settings=_SETTINGS)(module.command)
+    app.command(module.NAME, help=module.HELP, epilog=examples(*module.EXAMPLES), context_settings=_SETTINGS)(
+        module.command
+    )
 app.add_typer(train.phase_app(_SETTINGS))
 
 
@@ -54,11 +63,7 @@ def options(
         bool, typer.Option("--traceback", help=f"Show where an error was raised; {TRACEBACK}=1 does the same.")
     ] = False,
 ) -> None:
-    """Causal-LM learned sparse retrieval for Pyserini.
-
-    Exit codes: 0 done; 2 wrong usage; 3 a prerequisite is missing; 4 a file, model or disk space is missing;
-    5 bad data; 6 a run failed; 7 done, but some records were skipped; 130 interrupted.
-    """
+    """Take the options that come before a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

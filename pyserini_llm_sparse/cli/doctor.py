@@ -20,6 +20,11 @@ from pyserini_llm_sparse.modelling.names import EMBEDDED, KEYWORD
 from pyserini_llm_sparse.version import __version__
 
 NAME = "doctor"
+HELP = """Check that everything needed is there.
+
+Each line is OK, or says what to do; -- marks what only some jobs need. Exit code 3 if something required is
+missing.
+"""
 EXAMPLES = ("doctor", "doctor --encoder my-model --json")
 
 ONNX_RUNTIME = "ONNX Runtime"
@@ -53,11 +58,7 @@ def command(
     encoder: options.Encoder = KEYWORD,
     as_json: options.Json = False,
 ) -> None:
-    """Check that everything needed is there.
-
-    Each line is OK, or says what to do; -- marks what only some jobs need. Exit code 3 if something required is
-    missing.
-    """
+    """Carry out the command that `HELP` describes."""
     checks = []
     for check in run_checks(encoder):
         checks.append(check)

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from pyserini_llm_sparse.indexing.vectors import EncodeReport
 
 NAME = "encode"
+HELP = """Encode a corpus to sparse vectors, ready to be indexed.
+
+Memory stays bounded whatever the corpus holds. An interrupted run goes on when the same command is given again, and
+ends with the same bytes.
+"""
 EXAMPLES = (
     "encode --corpus corpus.jsonl --output vectors",
     "encode --corpus beir/scifact --output vectors --encoder my-model --on-error skip",
@@ -43,18 +48,20 @@ def command(
     output: Annotated[Path, typer.Option(help="Folder for the vectors; it must hold nothing else.")],
     encoder: options.Encoder = KEYWORD,
     fields: Annotated[
-        str | None, typer.Option(help="Fields that make the text, as title,text; by default contents, or title,text.")
+        str | None,
+        typer.Option(help="Fields that make up the text, such as title,text; by default contents, or title,text."),
     ] = None,
     batch_size: options.BatchSize = 32,
     max_length: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Most tokens of a document instead of the spec's.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Encode at most N tokens of a document; by default the spec's limit."),
     ] = None,
     max_active_terms: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Most terms of a document, the heaviest.")
+        int | None, typer.Option(metavar="N", min=1, help="Keep at most N terms of a document, the heaviest.")
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Where the model runs; several, as cuda:0,cuda:1 or cuda:all, with a process for each."),
+        typer.Option(help="Where the model runs; with several, such as cuda:0,cuda:1 or cuda:all, a process on each."),
     ] = None,
     dtype: options.DType = None,
     precision: options.Precision = None,
@@ -66,16 +73,15 @@ def command(
     on_error: Annotated[OnError, typer.Option(help="Stop at a bad record, or skip and report it.")] = OnError.fail,
     contents: Annotated[bool, typer.Option("--contents", help="Write the text beside each vector.")] = False,
     window_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Documents in each file; what an interruption can lose.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Documents in each file, which is also how many an interruption can lose."
+        ),
     ] = 2048,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Encode a corpus to sparse vectors, ready to be indexed.
-
-    Memory stays bounded whatever the corpus holds. An interrupted run goes on when the same command is given again, and
-    ends with the same bytes.
-    """
+    """Carry out the command that `HELP` describes."""
     from pyserini_llm_sparse.files.corpus import count_records
     from pyserini_llm_sparse.indexing.vectors import encode_corpus
     from pyserini_llm_sparse.indexing.vectors.devices import devices_of, encode_on_devices

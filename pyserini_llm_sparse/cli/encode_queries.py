@@ -21,6 +21,10 @@ from pyserini_llm_sparse.modelling.names import KEYWORD
 from pyserini_llm_sparse.modelling.spec import sidecar
 
 NAME = "encode-queries"
+HELP = """Encode topics for Pyserini or plain Anserini.
+
+A query without any term is left out of Anserini's formats, whose readers fail on an empty one, and is reported.
+"""
 EXAMPLES = (
     "encode-queries --topics topics.tsv --output queries.jsonl",
     "python -m pyserini.search.lucene --impact --encoder queries.jsonl --topics topics.tsv \\",
@@ -56,10 +60,11 @@ def command(
     ] = QueryFormat.pyserini,
     batch_size: options.BatchSize = 32,
     max_length: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Most tokens of a query instead of the spec's.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Encode at most N tokens of a query; by default the spec's limit."),
     ] = None,
     max_active_terms: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Most terms of a query, the heaviest.")
+        int | None, typer.Option(metavar="N", min=1, help="Keep at most N terms of a query, the heaviest.")
     ] = None,
     device: options.Device = None,
     dtype: options.DType = None,
@@ -67,10 +72,7 @@ def command(
     threads: options.Threads = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Encode topics for Pyserini or plain Anserini.
-
-    A query without any term is left out of Anserini's formats, whose readers fail on an empty one, and is reported.
-    """
+    """Carry out the command that `HELP` describes."""
     if output_format is QueryFormat.pyserini and output.suffix != ".jsonl":
         raise UsageError(f"{output}: Pyserini takes only a .jsonl file as an encoder; name it {output.stem}.jsonl")
     require_file(output, overwrite)

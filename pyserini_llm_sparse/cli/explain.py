@@ -15,6 +15,10 @@ from pyserini_llm_sparse.errors import RunError, UsageError
 from pyserini_llm_sparse.modelling.names import KEYWORD, parse_encoder_name
 
 NAME = "explain"
+HELP = """Show a text's terms, or those behind a score.
+
+The contributions of the shared terms add up to Lucene's score exactly.
+"""
 EXAMPLES = (
     'explain --text "How do vaccines work?" --side query',
     'explain --index index --query "How do vaccines work?" --docid doc17',
@@ -38,16 +42,13 @@ def command(
     query: Annotated[str | None, typer.Option(help="The query that found the document.")] = None,
     docid: Annotated[str | None, typer.Option(help="Id of the document.")] = None,
     encoder: options.Encoder = KEYWORD,
-    top: Annotated[int, typer.Option(metavar="N", min=1, help="Most terms that are listed in each part.")] = 20,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="List at most N terms in each part.")] = 20,
     device: options.Device = None,
     dtype: options.DType = None,
     precision: options.Precision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show a text's terms, or those behind a score.
-
-    The contributions of the shared terms add up to Lucene's score exactly.
-    """
+    """Carry out the command that `HELP` describes."""
     from pyserini_llm_sparse.indexing.lucene import require_index_spec
 
     for_score = (index, query, docid)

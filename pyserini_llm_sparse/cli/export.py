@@ -14,6 +14,11 @@ from pyserini_llm_sparse.cli.console import print_json, say
 from pyserini_llm_sparse.modelling.names import KEYWORD
 
 NAME = "export"
+HELP = """Export a model to ONNX, for ONNX Runtime.
+
+The export is compared with the torch model on sample texts; one that differs by more than it may is not kept
+(exit code 6). What was measured is in report.json beside it.
+"""
 EXAMPLES = (
     "export --precision int8 --output csplade-int8",
     "export --model my-model,document_max_length=512 --output my-model-onnx --corpus beir/scifact",
@@ -49,11 +54,7 @@ def command(
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Export a model to ONNX, for ONNX Runtime.
-
-    The export is compared with the torch model on sample texts; one that differs by more than it may is not kept
-    (exit code 6). What was measured is in report.json beside it.
-    """
+    """Carry out the command that `HELP` describes."""
     from pyserini_llm_sparse.onnx.export.exporter import export_model
     from pyserini_llm_sparse.onnx.export.number_formats import in_words
 

@@ -14,6 +14,10 @@ from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.indexing.vectors.state import JobState
 
 NAME = "index"
+HELP = """Index vectors and check that all are there.
+
+Pyserini's indexer by itself ends well even if it lost documents; this looks for each of them in the index.
+"""
 EXAMPLES = ("index --input vectors --index index --threads 4",)
 
 
@@ -26,10 +30,7 @@ def command(
     log: Annotated[Path | None, typer.Option(help="File for what the indexer prints.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Index vectors and check that all are there.
-
-    Pyserini's indexer by itself ends well even if it lost documents; this looks for each of them in the index.
-    """
+    """Carry out the command that `HELP` describes."""
     from pyserini_llm_sparse.indexing import lucene
 
     unfinished = JobState(vectors).folder

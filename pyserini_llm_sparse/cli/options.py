@@ -26,7 +26,9 @@ Encoder = Annotated[
         help=f"{KEYWORD}, {KEYWORD}:PATH_OR_HUB_ID, or a path or hub id; may end with ,FIELD=VALUE of the spec."
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cpu or cuda:0; chosen by itself.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where the model runs, such as cpu or cuda:0; by default chosen automatically.")
+]
 DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default what suits the device.")]
 Precision = Annotated[
     str | None,

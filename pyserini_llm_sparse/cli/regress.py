@@ -13,6 +13,12 @@ from pyserini_llm_sparse.cli.console import count, duration, print_json, say, st
 from pyserini_llm_sparse.errors import PartialError, RunError, UsageError
 
 NAME = "regress"
+HELP = """Run a recipe and compare its scores with those expected.
+
+Its systems run on test collections through Pyserini's commands. Nothing is done twice: a finished step is kept for as
+long as its inputs are the same, and an interrupted run goes on. Exit code 6: a score is FAIL, or nothing could be run;
+7: a system could not be run, but others were.
+"""
 EXAMPLES = (
     "regress examples/regressions/demo.yaml",
     "regress examples/regressions/scifact.yaml --data beir --only bm25 --only csplade",
@@ -26,21 +32,17 @@ def command(
     data: Annotated[
         Path | None, typer.Option(help="Folder that the recipe's collections are in; by default the recipe's own.")
     ] = None,
-    work: Annotated[Path, typer.Option(help="Folder for everything that is made, one for each recipe in it.")] = Path(
-        "build/regressions"
-    ),
+    work: Annotated[
+        Path, typer.Option(help="Folder for everything that is made, with a subfolder for each recipe.")
+    ] = Path("build/regressions"),
     only: Annotated[
-        list[str] | None, typer.Option(metavar="SYSTEM", help="Run this system; may be given again.")
+        list[str] | None, typer.Option(metavar="SYSTEM", help="Run only this system; may be repeated.")
     ] = None,
-    threads: Annotated[int, typer.Option(metavar="N", min=1, help="Of indexing and searching.")] = 1,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="Threads for indexing and searching.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and run nothing.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Run systems on test collections by Pyserini's commands, and compare their scores with those expected.
-
-    Nothing is done twice: what is done and has the same inputs stays, and an interrupted run goes on. Exit code 6: a
-    score is FAIL, or nothing could be run; 7: a system could not be run, others were.
-    """
+    """Carry out the command that `HELP` describes."""
     from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
     from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
     from pyserini_llm_sparse.regressions.report.markdown import as_json, report, score_table

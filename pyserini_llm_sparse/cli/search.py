@@ -21,6 +21,10 @@ from pyserini_llm_sparse.files.trec import msmarco_lines, run_lines
 from pyserini_llm_sparse.modelling.names import KEYWORD, parse_encoder_name
 
 NAME = "search"
+HELP = """Search an index and write a run file.
+
+The encoder's spec must be the one that the index was made under, as far as it concerns queries.
+"""
 EXAMPLES = (
     "search --index index --topics topics.tsv --output run.txt",
     "search --index index --topics beir/scifact --hits 100 --threads 4 > run.txt",
@@ -44,10 +48,11 @@ def command(
     ],
     output: Annotated[Path | None, typer.Option(help="Run file; by default standard output.")] = None,
     encoder: options.Encoder = KEYWORD,
-    hits: Annotated[int, typer.Option(metavar="N", min=1, help="Most documents for a query.")] = 1000,
+    hits: Annotated[int, typer.Option(metavar="N", min=1, help="Return at most N documents for each query.")] = 1000,
     batch_size: options.BatchSize = 32,
     max_length: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Most tokens of a query instead of the spec's.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Encode at most N tokens of a query; by default the spec's limit."),
     ] = None,
     device: options.Device = None,
     dtype: options.DType = None,
@@ -57,15 +62,12 @@ def command(
         RunFormat.trec
     ),
     remove_query: Annotated[
-        bool, typer.Option("--remove-query", help="Leave a document out that is the query.")
+        bool, typer.Option("--remove-query", help="Leave out a document that is the query itself.")
     ] = False,
     tag: Annotated[str, typer.Option(help="Name of the run in its last column.")] = "csplade",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Search an index and write a run file.
-
-    The encoder's spec must be the one that the index was made under, as far as it concerns queries.
-    """
+    """Carry out the command that `HELP` describes."""
     from pyserini_llm_sparse.indexing.lucene import LuceneIndex, require_index_spec
 
     if output is not None:

@@ -14,6 +14,10 @@ from pyserini_llm_sparse.cli.console import examples, progress_bar, say, without
 from pyserini_llm_sparse.training.config.fields import CONFIGS, Phase
 
 NAME = "train"
+HELP = """Train models, in up to four phases.
+
+Each phase is a command and takes a run file, any field of which is an option, too.
+"""
 EXAMPLES = {
     "adapt": (
         "train adapt examples/training/small/adapt.yaml",
@@ -29,12 +33,16 @@ EXAMPLES = {
         "train score --train mined.jsonl --teacher csplade --kind sparse --output scored.jsonl",
     ),
 }
-SUMMARIES = {
+PHASE_HELP = {
     "adapt": "Prepare a language model for sparse retrieval.",
     "retrieve": "Train a sparse or dense retriever.",
-    "mine": "Find hard negatives, by BM25 or by a model.",
-    "score": "Score queries with documents by a teacher.",
+    "mine": "Find hard negatives with BM25 or a model.",
+    "score": "Score queries and documents with a teacher.",
 }
+GOING_ON = """
+
+A field that is given here replaces the run file's. An interrupted run goes on when the same command is given again.
+"""
 
 
 def phase_app(settings: dict[str, Any]) -> typer.Typer:
@@ -44,11 +52,13 @@ def phase_app(settings: dict[str, Any]) -> typer.Typer:
         no_args_is_help=True,
         context_settings=settings,
         rich_markup_mode=None,
-        help="Train models: each phase is a command, and takes a run file whose fields are options, too.",
+        help=HELP,
         epilog=examples("train retrieve examples/training/small/retrieve.yaml"),
     )
     for phase in CONFIGS:
-        group.command(phase, epilog=examples(*EXAMPLES[phase]), context_settings=settings)(_phase_command(phase))  # type: ignore[arg-type]
+        group.command(
+            phase, help=PHASE_HELP[phase] + GOING_ON, epilog=examples(*EXAMPLES[phase]), context_settings=settings
+        )(_phase_command(phase))  # type: ignore[arg-type]
     return group
 
 
@@ -74,10 +84,6 @@ def _phase_command(phase: Phase) -> Callable[..., None]:
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = (
-        f"{SUMMARIES[phase]}\n\nA field that is given here replaces the run file's. An interrupted run goes on when "
-        "the same command is given again."
-    )
     return command
 
 

@@ -69,7 +69,7 @@ class EncodingSpec(BaseModel):
     )
     excluded_token_ids: tuple[int, ...] = Field(default=(), description="Token ids that never become terms.")
     activation: Literal["log1p_relu"] = Field(
-        default="log1p_relu", description="What makes a weight of the largest logit: log1p_relu is log(1 + max(x, 0))."
+        default="log1p_relu", description="Turns the largest logit into a weight: log1p_relu is log(1 + max(x, 0))."
     )
     query_top_k: int | None = Field(
         default=None, ge=1, description="Keep at most this many terms of a query vector; by default all."

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import typer.main
@@ -62,3 +66,33 @@ def test_without_arguments_the_commands_are_listed(capsys: pytest.CaptureFixture
     printed = capsys.readouterr()
     for command in COMMANDS:
         assert f"  {command} " in printed.out + printed.err
+
+
+PRINT_ALL = """
+import json, sys
+from pyserini_llm_sparse.cli.app import main
+
+for command in json.loads(sys.argv[1]):
+    print(command, main([*command.split(), "--help"]))
+print(main(["--version"]))
+"""
+
+
+def test_help_is_the_same_without_docstrings(root: Path) -> None:
+    commands = json.dumps(["", *COMMANDS, *PHASES])
+    printed = {}
+    for flags in ((), ("-OO",)):
+        arguments = [sys.executable, "-W", "error", *flags, "-c", PRINT_ALL, commands]
+        run = subprocess.run(arguments, cwd=root, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        printed[flags] = run.stdout
+    assert printed[()].count("Usage: ") == len(COMMANDS) + len(PHASES) + 1
+    assert printed[("-OO",)] == printed[()]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *PHASES])
+def test_every_command_says_what_it_does(command: str) -> None:
+    found = typer.main.get_command(app)
+    for name in command.split():
+        found = found.commands[name]  # type: ignore[attr-defined]
+    assert found.help is not None and found.help.strip().endswith(".")
