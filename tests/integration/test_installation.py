@@ -48,6 +48,17 @@ def test_the_wheel_records_the_start_up_files_at_its_top(wheel: Path) -> None:
     assert recorded >= START_UP_FILES
 
 
+def test_the_wheel_has_every_file_that_the_package_reads(wheel: Path, root: Path) -> None:
+    package = root / "pyserini_llm_sparse"
+    wanted = {
+        path.relative_to(root).as_posix()
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and package / "models" not in path.parents
+    }
+    with zipfile.ZipFile(wheel) as opened:
+        assert not wanted - set(opened.namelist())
+
+
 def test_installing_starts_the_hook_and_uninstalling_leaves_nothing(wheel: Path, tmp_path: Path) -> None:
     venv.EnvBuilder(with_pip=False, symlinks=True).create(tmp_path / "environment")
     python = tmp_path / "environment" / "bin" / "python"

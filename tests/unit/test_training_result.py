@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from torch import Tensor
 
 from pyserini_llm_sparse.encoder import SparseEncoder
@@ -18,6 +20,7 @@ from pyserini_llm_sparse.modelling.spec import EncodingSpec, Side
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, RetrieveConfig
 from pyserini_llm_sparse.training.config.run_file import load_config
+from pyserini_llm_sparse.training.results.model_card import model_card
 from pyserini_llm_sparse.training.results.plots import panels, plot_training
 from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment, read_log, write_log
 from pyserini_llm_sparse.training.results.result import require_expressible, save_adaptation, save_result
@@ -313,7 +316,11 @@ def test_an_interrupted_save_leaves_the_earlier_result(tmp_path: Path, represent
 
 
 def card_header(folder: Path) -> dict[str, Any]:
-    head, _, body = (folder / "README.md").read_text(encoding="utf-8").removeprefix("---\n").partition("---\n")
+    return header_of((folder / "README.md").read_text(encoding="utf-8"))
+
+
+def header_of(card: str) -> dict[str, Any]:
+    head, _, body = card.removeprefix("---\n").partition("---\n")
     assert body.startswith("\n# ")
     header: dict[str, Any] = yaml.safe_load(head)
     return header
@@ -366,8 +373,70 @@ def test_the_licence_is_that_of_the_base_model_where_its_card_says_it(tmp_path: 
 
 
 def test_the_base_model_is_named_if_it_is_on_the_hub(tmp_path: Path) -> None:
-    from pyserini_llm_sparse.training.results.model_card import model_card
-
     config = a_config(tmp_path / "result", model="meta-llama/Llama-3.2-1B", lora_rank=4, save="adapter")
-    header = yaml.safe_load(model_card(a_record(config), config.encoding_spec()).split("---")[1])
+    header = header_of(model_card(a_record(config), config.encoding_spec()))
     assert (header["base_model"], header["base_model_relation"]) == ("meta-llama/Llama-3.2-1B", "adapter")
+
+
+def test_licence_and_language_are_the_base_model_s_and_the_licence_may_be_in_its_configuration(tmp_path: Path) -> None:
+    base = copied("without_spec", tmp_path / "base")
+    (base / "README.md").write_text("---\nlanguage:\n- en\n- de\n---\n# Base\n", encoding="utf-8")
+    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps({**settings, "license": "apache-2.0"}), encoding="utf-8")
+    config = a_config(tmp_path / "result", model=str(base))
+    header = header_of(model_card(a_record(config), config.encoding_spec()))
+    assert (header["license"], header["language"]) == ("apache-2.0", ["en", "de"])
+
+
+def test_the_licence_of_a_base_model_on_the_hub_is_taken_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--org--base"
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc", encoding="utf-8")
+    (cached / "snapshots" / "abc" / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    for model, licence in (("org/base", "mit"), ("csplade:org/base", "mit"), ("org/other", None)):
+        config = a_config(tmp_path / "result", model=model)
+        header = header_of(model_card(a_record(config), config.encoding_spec()))
+        assert (header.get("license"), header["base_model"]) == (licence, model.removeprefix("csplade:"))
+
+
+def test_the_header_lists_what_was_measured_and_the_hub_s_library_reads_it(tmp_path: Path) -> None:
+    config = a_config(tmp_path / "result", dev=tmp_path / "scifact", dev_split="test")
+    found = ModelCard(model_card(a_record(config), config.encoding_spec())).data
+    assert found.model_name == "result"
+    measured = {result.metric_name: result for result in found.eval_results}
+    assert {name: result.metric_value for name, result in measured.items()} == {
+        "nDCG@10": 0.5512,
+        "query active terms": 70.0,
+    }
+    assert {(one.dataset_name, one.dataset_split, one.task_type) for one in measured.values()} == {
+        ("scifact", "test", "sparse-information-retrieval")
+    }
+    unmeasured = header_of(model_card(a_record(config, measures={}), config.encoding_spec()))
+    assert not {"model-index", "model_name", "eval_results"} & unmeasured.keys()
+
+
+def test_no_name_or_value_breaks_a_table_of_the_card(tmp_path: Path) -> None:
+    prefix = "Instruct: a|b\\|c `d`\n- Query: "
+    config = a_config(tmp_path / "x|y *z*", dev=tmp_path / "a|b\n# c", query_prefix=prefix,
+                      trainer={"lr_scheduler_type": "a|b\n| c |"})  # fmt: skip
+    data = [{"name": "pairs|`1`.jsonl", "examples": 3}, {"name": "plain.jsonl", "examples": 4, "revision": "x|y"}]
+    record = a_record(config, data=data, facts={"a|fact": "<b>|</b>"}, measures={"nDCG@10|x": 0.5})
+    card = model_card(record, config.encoding_spec())
+    lines = card.partition("\n# ")[2].splitlines()
+    columns = 0
+    for line in lines:
+        columns = columns or line.count("|") - 1 if line.startswith("|") else 0
+        assert line.count("|") == (columns + 1 if columns else 0), line
+    rows = [line for line in lines if line.startswith("|")]
+    fields = [line.split("|")[1].strip() for line in rows]
+    assert fields.count("query_prefix") == fields.count("lr_scheduler_type") == fields.count("`plain.jsonl`") == 1
+    shown = html.unescape(next(line for line in rows if "query_prefix" in line))
+    assert repr(prefix) in shown
+    assert [line for line in lines if line.startswith("#")] == [
+        "## Usage", "## Contract", "## Training", "## Development set: a&#124;b # c, dev", "## Limits"
+    ]  # fmt: skip
+    assert "<b>" not in card
