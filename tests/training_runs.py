@@ -19,7 +19,8 @@ from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.data.batching import ExampleDataset, RetrievalCollator
 from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.loop.trainer import RetrievalTrainer
-from pyserini_llm_sparse.training.retriever.model import RetrievalModel, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.building import build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.model import RetrievalModel
 from tests.checkpoints import checkpoint, sentences
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,7 +26,7 @@ from pyserini_llm_sparse.training.loop.trainer import AdaptationTrainer, Retriev
 from pyserini_llm_sparse.training.results.evaluation import DevelopmentSet, evaluate, parse_measures
 from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment
 from pyserini_llm_sparse.training.results.result import require_expressible, save_adaptation, save_result
-from pyserini_llm_sparse.training.retriever.model import build_adaptation_model, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, build_model, starting_checkpoint
 from pyserini_llm_sparse.training.retriever.query_table import starting_query_weights
 
 _logger = logging.getLogger("pyserini_llm_sparse")

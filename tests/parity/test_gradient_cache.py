@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
+from pyserini_llm_sparse.training.retriever.building import build_model, starting_checkpoint
 from pyserini_llm_sparse.training.retriever.gradient_cache import cached_backward
-from pyserini_llm_sparse.training.retriever.model import RetrievalModel, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.model import RetrievalModel
 from tests.training_runs import FirstGradient, batch, distance, gradient, run_config, trainer
 
 KINDS: dict[str, dict[str, Any]] = {

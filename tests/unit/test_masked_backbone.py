@@ -20,7 +20,7 @@ from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint
 from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.fields import AdaptConfig
-from pyserini_llm_sparse.training.retriever.model import starting_checkpoint
+from pyserini_llm_sparse.training.retriever.building import starting_checkpoint
 from tests.checkpoints import TEXTS, change_json, checkpoint, copied
 from tests.masked_checkpoints import MASKED_FAMILIES, POSITIONS, masked_model
 from tests.training_runs import logged, run_config, trainer

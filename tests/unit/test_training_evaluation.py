@@ -19,7 +19,8 @@ from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.results import evaluation
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
 from pyserini_llm_sparse.training.results.evaluation import evaluate, parse_measures
-from pyserini_llm_sparse.training.retriever.model import RetrievalModel, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.building import build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.model import RetrievalModel
 from tests.checkpoints import checkpoint, sentences
 from tests.training_runs import in_two_processes
 
@@ -32,7 +33,7 @@ from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
 from pyserini_llm_sparse.training.results.evaluation import evaluate
-from pyserini_llm_sparse.training.retriever.model import build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.building import build_model, starting_checkpoint
 
 config = RetrieveConfig.model_validate_json(sys.argv[1])
 accelerator = Accelerator(cpu=True)

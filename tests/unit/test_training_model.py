@@ -19,13 +19,8 @@ from pyserini_llm_sparse.training.config.fields import AdaptConfig
 from pyserini_llm_sparse.training.data.sampling import EpochDataset
 from pyserini_llm_sparse.training.loop.trainer import AdaptationTrainer
 from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
-from pyserini_llm_sparse.training.retriever.model import (
-    RetrievalModel,
-    TrainableModel,
-    build_adaptation_model,
-    build_model,
-    starting_checkpoint,
-)
+from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.model import RetrievalModel, TrainableModel
 from tests.checkpoints import TEXTS, checkpoint
 from tests.training_runs import batch, logged, run_config, trainer
 

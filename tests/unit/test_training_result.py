@@ -24,12 +24,8 @@ from pyserini_llm_sparse.training.results.model_card import model_card
 from pyserini_llm_sparse.training.results.plots import panels, plot_training
 from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment, read_log, write_log
 from pyserini_llm_sparse.training.results.result import require_expressible, save_adaptation, save_result
-from pyserini_llm_sparse.training.retriever.model import (
-    RetrievalModel,
-    build_adaptation_model,
-    build_model,
-    starting_checkpoint,
-)
+from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, build_model, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.model import RetrievalModel
 from pyserini_llm_sparse.training.run import retrieve
 from tests.checkpoints import TEXTS, checkpoint, copied
 

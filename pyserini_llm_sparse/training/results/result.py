@@ -18,7 +18,8 @@ from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config.fields import ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.results.model_card import CARD_FILE, model_card
 from pyserini_llm_sparse.training.results.provenance import TrainingRecord, write_record
-from pyserini_llm_sparse.training.retriever.model import AdaptationModel, RetrievalModel, starting_checkpoint
+from pyserini_llm_sparse.training.retriever.building import starting_checkpoint
+from pyserini_llm_sparse.training.retriever.model import AdaptationModel, RetrievalModel
 
 
 def require_expressible(config: ModelConfig) -> None:

@@ -7,29 +7,22 @@ module, is touched inside the root's forward pass only, where it is whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.modelling.backbone.adapters import with_adapter
+from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
-from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, checkpoint_activations, freeze_head
-from pyserini_llm_sparse.modelling.backbone.loading import load_trainable_backbone
-from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint
-from pyserini_llm_sparse.modelling.folder import ModelFolder
-from pyserini_llm_sparse.modelling.names import parse_encoder_name
+from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, checkpoint_activations
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
-from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss
+from pyserini_llm_sparse.training.retriever.dense_pooling import last_token, pooled
 
 
 class TrainableModel(nn.Module):
-    """What both models have.
+    """The part that both models share.
 
     Attributes:
         backbone: The causal language model and how it is used; ``backbone.model`` is also the module ``model`` of this
@@ -133,7 +126,7 @@ class RetrievalModel(TrainableModel):
         query_weights: Tensor | None = None,
         learns_query_weights: bool = False,
     ) -> None:
-        """Put a model together; `build_model` makes one of a run file.
+        """Put a model together; `building.build_model` makes one of a run file.
 
         Args:
             backbone: The language model.
@@ -199,8 +192,8 @@ class RetrievalModel(TrainableModel):
             pool_mask = functional.pad(pool_mask, (0, 1))
             attention_mask = pool_mask
         if self.representation == "dense":
-            kept = pool_mask if self.dense_pooling == "mean" else _last_token(attention_mask)
-            return _dense(hidden, kept)
+            kept = pool_mask if self.dense_pooling == "mean" else last_token(attention_mask)
+            return pooled(hidden, kept)
         largest = max_logits(hidden, self.backbone.head_weight, pool_mask, self.backbone.head_bias)
         return torch.where(self.allowed, activate(largest, self.spec.logit_scale), 0)
 
@@ -235,121 +228,3 @@ class AdaptationModel(TrainableModel):
         hidden = self._hidden(input_ids, attention_mask)
         head = self.backbone
         return next_token_loss(hidden, head.head_weight, targets, self.sparse_weight, head.head_bias)
-
-
-def starting_checkpoint(config: ModelConfig) -> Checkpoint:
-    """Find the model that a run starts from, with its tokenizer; weights are not loaded yet.
-
-    Raises:
-        UsageError: It is a masked language model that is to be adapted, or its name sets fields of the run file.
-        LlmSparseError: As `checkpoint.load_checkpoint` says.
-    """
-    named = parse_encoder_name(config.model)
-    if named.overrides:
-        raise UsageError(
-            f"model: {config.model}: fields of the encoding spec are fields of the run file; give them there"
-        )
-    trusted = config.trust_remote_code
-    folder = ModelFolder.find(replace(named, trust_remote_code=trusted))
-    if isinstance(config, AdaptConfig):
-        # Before anything else is found fault with, such as its attention.
-        folder.require_causal(config.model)
-    has_spec = folder.known is not None or folder.has_spec or folder.is_masked
-    # A model that says how it attends goes on so, unless the run file says otherwise.
-    given = {} if has_spec and "attention" not in config.model_fields_set else {"attention": config.attention}
-    return load_checkpoint(replace(named, overrides=given, trust_remote_code=trusted), folder)
-
-
-def build_model(
-    config: RetrieveConfig, checkpoint: Checkpoint | None = None, query_weights: Tensor | None = None
-) -> RetrievalModel:
-    """Make the retriever that a run file describes, as it is before training, on the CPU.
-
-    Args:
-        config: The run file.
-        checkpoint: What it starts from, if that has been looked up already.
-        query_weights: ``[vocabulary]``, where the table of inference-free queries starts; by default where the
-            checkpoint's own ends.
-
-    Raises:
-        UsageError: Queries are inference-free, but there is no table.
-        LlmSparseError: The model cannot be loaded or does not fit; see `backbone.load_trainable_backbone`.
-    """
-    checkpoint = checkpoint or starting_checkpoint(config)
-    inference_free = config.query_encoder == "inference-free"
-    if inference_free and query_weights is None and checkpoint.query_term_weights is not None:
-        query_weights = torch.from_numpy(checkpoint.query_term_weights.copy())
-    if inference_free and (query_weights is None or query_weights.shape != (checkpoint.vocabulary_size,)):
-        raise UsageError(
-            f"{config.model}: query_encoder: inference-free: there is no table of {checkpoint.vocabulary_size} term "
-            "weights to start from; give one, or start from a model that has one"
-        )
-    spec = config.encoding_spec()
-    allowed = torch.tensor([token is not None for token in checkpoint.tokens])
-    allowed[[number for number in spec.excluded_token_ids if number < len(allowed)]] = False
-    model = RetrievalModel(
-        _backbone(config, checkpoint, uses_head=config.representation == "sparse"),
-        spec,
-        allowed,
-        representation=config.representation,
-        dense_pooling=config.dense_pooling,
-        query_weights=query_weights if inference_free else None,
-        learns_query_weights=config.query_term_weights == "learned",
-    )
-    model.rebuild = partial(build_model, config, checkpoint, query_weights)
-    return model
-
-
-def build_adaptation_model(config: AdaptConfig, checkpoint: Checkpoint | None = None) -> AdaptationModel:
-    """Make the language model that a run file of `adapt` describes, as it is before training, on the CPU.
-
-    Raises:
-        LlmSparseError: The model cannot be loaded or does not fit; see `backbone.load_trainable_backbone`.
-    """
-    checkpoint = checkpoint or starting_checkpoint(config)
-    sparse_weight = config.sparse_weight if config.objective == "sparse-next-token" else 0.0
-    model = AdaptationModel(_backbone(config, checkpoint, uses_head=True), sparse_weight)
-    model.rebuild = partial(build_adaptation_model, config, checkpoint)
-    return model
-
-
-def _backbone(config: ModelConfig, checkpoint: Checkpoint, uses_head: bool) -> Backbone:
-    """Load the language model, and put the adapter in."""
-    backbone = load_trainable_backbone(
-        checkpoint.folder,
-        attention=config.attention,
-        dtype=config.dtype,
-        base=checkpoint.base,
-        trust_remote_code=config.trust_remote_code,
-        attention_implementation=config.attention_implementation,
-    )
-    # A head that nothing uses gets no gradient, which DDP would wait for.
-    trains_head = config.trains_head and (uses_head or backbone.ties_embeddings)
-    if not trains_head:
-        freeze_head(backbone)
-    if config.lora_rank is None:
-        return backbone
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # every process starts from the same adapter
-        return with_adapter(
-            backbone,
-            rank=config.lora_rank,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            targets=config.lora_targets,
-            trains_head=trains_head,
-        )
-
-
-def _last_token(attention_mask: Tensor) -> Tensor:
-    """Return a mask of the last attended position of each text, wherever its padding is."""
-    positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
-    last = (positions * attention_mask).amax(1, keepdim=True)
-    return (positions == last) & (last > 0)
-
-
-def _dense(hidden: Tensor, kept: Tensor) -> Tensor:
-    """Return the mean of the kept states as a vector of length 1; 0 for a text that keeps none."""
-    weights = kept.unsqueeze(2).float()
-    pooled = (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
-    return functional.normalize(pooled, dim=1)

@@ -1,0 +1,21 @@
+"""Dense vectors: the hidden states of a text pooled to one vector of length 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def last_token(attention_mask: Tensor) -> Tensor:
+    """Return a mask of the last attended position of each text, wherever its padding is."""
+    positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
+    last = (positions * attention_mask).amax(1, keepdim=True)
+    return (positions == last) & (last > 0)
+
+
+def pooled(hidden: Tensor, kept: Tensor) -> Tensor:
+    """Return the mean of the kept states as a vector of length 1; 0 for a text that keeps none."""
+    weights = kept.unsqueeze(2).float()
+    pooled = (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+    return functional.normalize(pooled, dim=1)
