@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
-from pyserini_llm_sparse.training.data.examples import Example
-from pyserini_llm_sparse.training.data.sources import example_line, read_examples
+from pyserini_llm_sparse.training.data.examples import Example, example_line
+from pyserini_llm_sparse.training.data.sources import read_examples
 
 texts = (
     st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30)

@@ -23,9 +23,8 @@ from pyserini_llm_sparse.training.data.batching import (
     StreamedExamples,
     text_key,
 )
-from pyserini_llm_sparse.training.data.examples import Example
+from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sampling import EpochSampler
-from pyserini_llm_sparse.training.data.sources import example_line
 from tests.checkpoints import checkpoint
 
 # torch warns of more workers than there are cores.

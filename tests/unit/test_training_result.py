@@ -22,7 +22,7 @@ from pyserini_llm_sparse.training.config.fields import AdaptConfig, RetrieveConf
 from pyserini_llm_sparse.training.config.run_file import load_config
 from pyserini_llm_sparse.training.results.model_card import model_card
 from pyserini_llm_sparse.training.results.plots import panels, plot_training
-from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment, read_log, write_log
+from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment
 from pyserini_llm_sparse.training.results.result import require_expressible, save_adaptation, save_result
 from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, build_model, starting_checkpoint
 from pyserini_llm_sparse.training.retriever.model import RetrievalModel
@@ -247,24 +247,22 @@ def test_the_record_holds_versions_data_log_and_figure(tmp_path: Path) -> None:
     assert {"python", "torch", "transformers", "peft", "accelerate", "device", "processes"} <= about.keys()
     assert about["torch"] == torch.__version__
     assert json.loads((folder / "data.json").read_text(encoding="utf-8"))[0]["sha256"] == "0" * 64
-    log = read_log(folder / "metrics.jsonl")
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert log[0] == LOG[0]
     assert log[2]["grad_norm"] is None  # not a number
     assert (folder / "training.png").read_bytes().startswith(b"\x89PNG")
     assert all(path.stat().st_mode & 0o044 for path in config.output.rglob("*"))
 
 
-def test_a_figure_is_made_from_a_log_that_was_written(tmp_path: Path) -> None:
-    write_log(tmp_path / "metrics.jsonl", LOG)
-    log = read_log(tmp_path / "metrics.jsonl")
-    titles = {panel.title: set(panel.series) for panel in panels(log)}
+def test_a_figure_is_made_from_the_log(tmp_path: Path) -> None:
+    titles = {panel.title: set(panel.series) for panel in panels(LOG)}
     assert titles == {
         "Loss and its parts": {"loss", "contrastive", "query regulariser", "document regulariser"},
         "Active terms": {"query", "document", "query, development set"},
         "Development set": {"nDCG@10", "RR@10"},
         "Signs of collapse": {"query cosine", "dead queries"},
     }
-    assert plot_training(log, tmp_path / "training.png") == tmp_path / "training.png"
+    assert plot_training(LOG, tmp_path / "training.png") == tmp_path / "training.png"
     assert plot_training([{"train_runtime": 1.0, "step": 3}], tmp_path / "none.png") is None
     assert not (tmp_path / "none.png").exists()
 

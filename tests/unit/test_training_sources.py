@@ -13,8 +13,8 @@ import pytest
 import zstandard
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
-from pyserini_llm_sparse.training.data.examples import Example
-from pyserini_llm_sparse.training.data.sources import example_line, read_examples, read_texts, source_fingerprints
+from pyserini_llm_sparse.training.data.examples import Example, example_line
+from pyserini_llm_sparse.training.data.sources import read_examples, read_texts, source_fingerprints
 
 
 def write(path: Path, *records: Any) -> str:

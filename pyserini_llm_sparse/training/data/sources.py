@@ -24,14 +24,12 @@ from pyserini_llm_sparse.files.corpus import IRDS, TSV_SUFFIXES, corpus_files, j
 from pyserini_llm_sparse.files.digests import file_sha256
 from pyserini_llm_sparse.files.lines import MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
 from pyserini_llm_sparse.files.records import RecordProblem, Rejected, excerpt
-from pyserini_llm_sparse.training.data.examples import Example, example_line
+from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.data.hub import HUB, hub_revision, read_hub
 from pyserini_llm_sparse.training.data.judgements import read_judged_examples
 from pyserini_llm_sparse.training.data.source_files import beir_split, is_neighbour, listed_files, parts
 from pyserini_llm_sparse.training.data.source_formats import example_of_fields, example_of_record, is_example
 from pyserini_llm_sparse.training.data.texts_by_id import COLLECTION_NAMES, QUERIES_NAMES, Neighbours, neighbour
-
-__all__ = ["example_line", "read_examples", "read_texts", "source_fingerprints"]
 
 log = logging.getLogger("pyserini_llm_sparse")
 

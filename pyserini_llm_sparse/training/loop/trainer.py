@@ -20,7 +20,8 @@ from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.loop.phase_trainer import PhaseTrainer
 from pyserini_llm_sparse.training.objectives.health import CollapseDetector, vector_health
 from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED
-from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective, ramp
+from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
+from pyserini_llm_sparse.training.objectives.regularisation import ramp
 from pyserini_llm_sparse.training.retriever.gathering import gather
 from pyserini_llm_sparse.training.retriever.gradient_cache import cached_backward
 from pyserini_llm_sparse.training.retriever.model import RetrievalModel

@@ -73,7 +73,7 @@ class CollapseDetector:
 
     def __init__(
         self,
-        config: RetrieveConfig | None = None,
+        config: RetrieveConfig,
         vocabulary_size: int | None = None,
         ramp_steps: int = 0,
         patience: int = 3,
@@ -130,25 +130,24 @@ class CollapseDetector:
         return f"step {step}: {what} (active terms: {terms}{f'; {crowded}' if crowded else ''}); {remedy}"
 
     def _remedy_for_dead(self, side: str) -> str:
-        weight = None if self.config is None else getattr(self.config, f"{side}_regulariser_weight")
-        lower = "" if weight == 0 else f"lower {side}_regulariser_weight{'' if weight is None else f' ({weight:g})'}, "
-        if side == "query" and self.config is not None and self.config.query_encoder == "inference-free":
+        weight = getattr(self.config, f"{side}_regulariser_weight")
+        lower = f"lower {side}_regulariser_weight ({weight:g}), " if weight else ""
+        if side == "query" and self.config.query_encoder == "inference-free":
             return f"{lower}lower trainer.learning_rate, or keep the table as it is (query_term_weights: fixed)"
         return f"{lower}adapt the model first (train adapt), or lower trainer.learning_rate"
 
     def _remedy_for_alike(self) -> str:
         config = self.config
-        pools_bos = config is None or (config.add_bos and config.pooled_span == "all")
-        if config is not None and config.representation == "dense":
+        pools_bos = config.add_bos and config.pooled_span == "all"
+        if config.representation == "dense":
             pools_bos = pools_bos and config.dense_pooling == "mean"
         bos = "leave the first token out of the pooling (pooled_span: text, or add_bos: false), " if pools_bos else ""
         return f"{bos}adapt the model first (train adapt), or lower trainer.learning_rate"
 
     def _crowded(self, step: int, health: Mapping[str, float]) -> str:
         """Return a warning where documents keep half of the vocabulary although the ramp is over, else nothing."""
-        sparse = self.config is None or self.config.representation == "sparse"
         terms = health["document_active_terms"]
-        if not sparse or not self.vocabulary_size or step < self.ramp_steps:
+        if self.config.representation == "dense" or not self.vocabulary_size or step < self.ramp_steps:
             return ""
         if terms < CROWDED_SHARE * self.vocabulary_size:
             return ""

@@ -12,9 +12,7 @@ from torch.nn import functional
 
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.objectives.pruning import keep_top
-from pyserini_llm_sparse.training.objectives.regularisation import ramp, regularise
-
-__all__ = ["RetrievalObjective", "info_nce", "kl_distillation", "margin_mse", "not_negatives", "ramp"]
+from pyserini_llm_sparse.training.objectives.regularisation import regularise
 
 
 def info_nce(scores: Tensor, positives: Tensor, excluded: Tensor | None = None, temperature: float = 1.0) -> Tensor:

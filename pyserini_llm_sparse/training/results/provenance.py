@@ -88,7 +88,7 @@ def write_record(folder: Path, record: TrainingRecord) -> None:
     about = {**record.environment, "seconds": record.seconds, **record.facts, "measures": dict(record.measures)}
     (target / "environment.json").write_bytes(_json(about))
     (target / "data.json").write_bytes(_json([dict(source) for source in record.data]))
-    write_log(target / "metrics.jsonl", record.log)
+    _write_log(target / "metrics.jsonl", record.log)
     plot_training(record.log, target / "training.png")
 
 
@@ -99,16 +99,11 @@ def resolved_yaml(record: TrainingRecord) -> str:
     return head + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)
 
 
-def write_log(path: Path, log: Iterable[Mapping[str, Any]]) -> None:
+def _write_log(path: Path, log: Iterable[Mapping[str, Any]]) -> None:
     """Write log lines as JSON lines; a number that is not finite becomes null."""
     with path.open("wb") as stream:
         for line in log:
             stream.write(orjson.dumps(dict(line), default=str, option=_OPTIONS) + b"\n")
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read what `write_log` wrote."""
-    return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
 
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
