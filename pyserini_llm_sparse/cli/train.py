@@ -1,4 +1,4 @@
-"""``train``: adapts, trains, mines and scores as a run file says, any field of which is an option, too."""
+"""``train``: a command for each phase, which runs as its run file says; any field of the file is an option, too."""
 
 from __future__ import annotations
 

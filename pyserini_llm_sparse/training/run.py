@@ -34,7 +34,7 @@ _logger = logging.getLogger("pyserini_llm_sparse")
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run has made.
+    """The outcome of a run.
 
     Attributes:
         output: Directory of the result.

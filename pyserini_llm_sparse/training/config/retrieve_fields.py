@@ -127,7 +127,7 @@ class RetrieveConfig(_RetrieveFields):
 
     @property
     def score_temperature(self) -> float:
-        """What scores are divided by before a softmax."""
+        """The divisor of scores before a softmax."""
         if self.temperature is not None:
             return self.temperature
         return 0.02 if self.representation == "dense" else 1.0

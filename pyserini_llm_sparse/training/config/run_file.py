@@ -1,4 +1,4 @@
-"""Reads the run file of a training phase: one flat YAML file, any field overridable on the command line."""
+"""The reader of run files: one flat YAML file a phase, any field of which the command line can override."""
 
 from __future__ import annotations
 

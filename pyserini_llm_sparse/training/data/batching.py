@@ -33,7 +33,7 @@ class EpochExample(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What is drawn of an example: a positive, then negatives, and a teacher's scores of them (or none)."""
+    """The part of an example that is drawn: a positive, then negatives, and a teacher's scores of them (or none)."""
 
     documents: list[str]
     scores: list[float]

@@ -1,4 +1,4 @@
-"""Which files a source of training data consists of: a file, a BEIR directory with a split, or a directory of files."""
+"""The files of a source of training data: a single file, a BEIR directory with a split, or a directory of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training examples and texts from wherever they are: files, directories, BEIR, ir_datasets and the hub, as streams.
+"""Training examples and texts as streams, from files, directories, BEIR, ir_datasets and the hub.
 
 A source of examples is one of:
 

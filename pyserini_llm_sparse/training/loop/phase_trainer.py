@@ -1,4 +1,4 @@
-"""What the two phases that train a model share on transformers' Trainer: data order, checkpoints, the log's loss parts.
+"""The Trainer that both phases extend: data order, checkpoints, and the parts of the loss in the log.
 
 The Trainer carries the loop: optimiser, schedule, accumulation, several processes, checkpoints, resuming. This module
 and `trainer` are alone in touching its internals.
@@ -66,7 +66,7 @@ def require_known_trainer() -> None:
 
 
 class PhaseTrainer(Trainer):
-    """What both phases have.
+    """The part that both phases share.
 
     Attributes:
         run_config: The run file.

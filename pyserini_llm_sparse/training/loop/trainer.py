@@ -1,4 +1,4 @@
-"""The two phases that train a model: the loss of a batch over all processes, gradient caching, what is measured."""
+"""The trainers of the two phases: the loss of a batch over all processes, gradient caching, and what is measured."""
 
 from __future__ import annotations
 

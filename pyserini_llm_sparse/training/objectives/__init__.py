@@ -1,1 +1,1 @@
-"""What training optimises: ranking losses, regularisers, next-token losses; and the signs of a collapse."""
+"""The objectives of training: ranking losses, regularisers and next-token losses; and the signs of a collapse."""

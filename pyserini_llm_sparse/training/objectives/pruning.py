@@ -1,4 +1,4 @@
-"""Keeping only a vector's largest weights while training, with a gradient."""
+"""Top-k pruning of vectors in training, which lets the gradient through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a retriever is trained to do: the losses as pure functions of scores, and their weighted sum.
+"""The objective of a retriever: losses as pure functions of scores, and their weighted sum.
 
 Every process computes the same sum over the vectors of all processes, gathered with their gradient, so that the mean of
 the processes' gradients is the gradient of the whole batch.

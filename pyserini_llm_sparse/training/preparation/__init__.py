@@ -1,1 +1,1 @@
-"""Before a retriever is trained: hard negatives through Pyserini, and a teacher's scores."""
+"""The preparation of training data: hard negatives through Pyserini, and a teacher's scores."""

@@ -37,7 +37,7 @@ logger = logging.getLogger("pyserini_llm_sparse")
 
 @dataclass(frozen=True)
 class MineReport:
-    """What `mine` did.
+    """The outcome of `mine`.
 
     Attributes:
         output: The file.

@@ -1,4 +1,4 @@
-"""What mining looks up, on disk: where a document's text lies, and which documents are relevant to a query's text."""
+"""The lookup tables of mining, on disk: where a document's text lies, and which documents are relevant to a query."""
 
 from __future__ import annotations
 

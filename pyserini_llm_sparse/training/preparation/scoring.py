@@ -26,7 +26,7 @@ DECIMALS = 6
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What `score` did.
+    """The outcome of `score`.
 
     Attributes:
         output: The file.

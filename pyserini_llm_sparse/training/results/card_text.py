@@ -1,4 +1,4 @@
-"""Values as text of a Markdown page, which show as they are whatever they hold."""
+"""Values as text of a Markdown page, shown as they are whatever they hold."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def _contract(spec: EncodingSpec, config: ModelConfig) -> list[Row]:
     """Return what defines a vector."""
     is_dense = isinstance(config, RetrieveConfig) and config.representation == "dense"
     left_out = {"version", *((*SPARSE_ONLY, "model_fingerprint") if is_dense else ())}
-    rows = [(name, shown(value)) for name, value in spec.model_dump().items() if name not in left_out]
+    rows: list[Row] = [(name, shown(value)) for name, value in spec.model_dump().items() if name not in left_out]
     if isinstance(config, RetrieveConfig) and is_dense:
         rows.append(("pooling", f"{config.dense_pooling}, then L2-normalised"))
     return rows

@@ -1,4 +1,4 @@
-"""Draws a training run from its log: loss parts, active terms, development measures and signs of collapse."""
+"""The figure of a training run: loss parts, active terms, development measures and signs of collapse, from its log."""
 
 from __future__ import annotations
 

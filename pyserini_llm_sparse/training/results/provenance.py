@@ -1,4 +1,4 @@
-"""What a training result was made with and from: versions, devices, the run file, the log."""
+"""The record of how a training result was made: versions, devices, the run file and the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safete
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What is known of a finished run.
+    """The facts known of a finished run.
 
     Attributes:
         config: Its resolved run file.

@@ -1,4 +1,4 @@
-"""Saves what a training phase made: a directory that ``--encoder``, sentence-transformers or ``retrieve`` takes."""
+"""The saved result of a phase: a directory that ``--encoder``, sentence-transformers or ``retrieve`` takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors of all processes, with the gradient of their own."""
+"""The vectors of all processes, through which each process's own gradient flows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the table of inference-free queries starts: a term's weight is ``sqrt(.3 IDF)`` over the training documents.
+"""The initial table of inference-free queries: a term weighs ``sqrt(.3 IDF)`` over the training documents.
 
 A query's term counts as often as it occurs, and BM25 would weight it by its IDF. A document's weight for a term that it
 has is learnt; giving both sides the square root lets both move.
