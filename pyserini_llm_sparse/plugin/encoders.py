@@ -161,7 +161,7 @@ class CspladeQueryEncoder(QueryEncoder):
             del self._announced.vectors
 
     def require_spec_of(self, index: str | Path) -> None:
-        """Refuse an index that was made under another spec; see `lucene.require_index_spec`."""
+        """Refuse an index that was made under another spec; see `index_spec.require_index_spec`."""
         require_index_spec(index, self.encoder.spec, self.name, self.overridden)
 
 

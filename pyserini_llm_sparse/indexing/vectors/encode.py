@@ -78,7 +78,7 @@ def encode_corpus(
 
     Args:
         encoder: The encoder of the documents.
-        corpus: A file, a folder or ``irds:<dataset id>``; see `formats.corpus`.
+        corpus: A file, a folder or ``irds:<dataset id>``; see `files.corpus`.
         output: Folder for the vectors, which holds nothing else, for Lucene reads every file in it.
         fields: Names of the fields that make the text; None for ``contents``, else ``title`` and ``text``.
         batch_size: Texts computed together. Another size may change an impact by one, where a float rounds otherwise.

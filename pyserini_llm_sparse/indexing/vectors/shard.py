@@ -1,4 +1,4 @@
-"""The process that encodes one shard for `jobs.devices`: a job comes in on standard input, events go out on output.
+"""The process that encodes one shard for `vectors.devices`: a job comes in on standard input, events go out on output.
 
 The job is one line of JSON, `Shard`. Then the input stays open; where it ends, the parent is gone, and so is this
 process. Each event is a line of JSON with one key: ``note`` with a text, ``progress`` with a number and whether it was

@@ -97,7 +97,7 @@ class Attempts:
             optimum: What optimum's exporter wrote.
 
         Raises:
-            LlmSparseError: As `export.export_model` says.
+            LlmSparseError: As `exporter.export_model` says.
         """
         from pyserini_llm_sparse.onnx.export.verification import Comparison
 

@@ -56,7 +56,7 @@ def read_examples(source: str) -> Iterator[Example]:
 def read_texts(source: str) -> Iterator[str]:
     """Yield the texts of a source for the adaptation of a language model.
 
-    A source is a corpus (`formats.corpus`; the ids of JSON records do not matter), a ``.txt`` file with a text a line,
+    A source is a corpus (`files.corpus`; the ids of JSON records do not matter), a ``.txt`` file with a text a line,
     a directory of such files, a hub dataset, or anything that `read_examples` takes, whose positives are then the
     texts. Of a directory with a collection only that is read. Texts without content are left out and counted.
 
