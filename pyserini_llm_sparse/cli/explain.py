@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import count, print_json, without_java_warnings
 from pyserini_llm_sparse.errors import RunError, UsageError
 from pyserini_llm_sparse.modelling.names import KEYWORD, parse_encoder_name
+from pyserini_llm_sparse.modelling.spec import Side
 
 NAME = "explain"
 HELP = """Show a text's terms, or those behind a score.
@@ -28,16 +28,9 @@ BAR = 24
 EXACT_FLOAT = 2**24
 
 
-class TextSide(StrEnum):
-    """Which of the two encodings of a text is explained."""
-
-    query = "query"
-    document = "document"
-
-
 def command(
     text: Annotated[str | None, typer.Option(help="A text whose terms are shown.")] = None,
-    side: Annotated[TextSide, typer.Option(help="Encode the text as a query or as a document.")] = TextSide.document,
+    side: Annotated[Side, typer.Option(help="Encode the text as a query or as a document.")] = "document",
     index: Annotated[Path | None, typer.Option(help="Folder of the index that holds the document.")] = None,
     query: Annotated[str | None, typer.Option(help="The query that found the document.")] = None,
     docid: Annotated[str | None, typer.Option(help="Id of the document.")] = None,
@@ -63,16 +56,16 @@ def command(
         raise UsageError("explain: give either --text, or all of --index, --query and --docid; --help has examples")
 
 
-def _explain_text(encoder: Any, text: str, side: TextSide, top: int, as_json: bool) -> None:
-    found = encoder.term_impacts(text, side.value)
+def _explain_text(encoder: Any, text: str, side: Side, top: int, as_json: bool) -> None:
+    found = encoder.term_impacts(text, side)
     own, expansions = [entry for entry in found if entry.own], [entry for entry in found if not entry.own]
     if as_json:
         print_json({
-            "text": text, "side": side.value, "own": {entry.term: entry.impact for entry in own},
+            "text": text, "side": side, "own": {entry.term: entry.impact for entry in own},
             "expansions": {entry.term: entry.impact for entry in expansions},
         })  # fmt: skip
         return
-    typer.echo(f"{count(len(found), 'term')} as a {side.value}: {len(own)} of the text's own, {len(expansions)} added")
+    typer.echo(f"{count(len(found), 'term')} as a {side}: {len(own)} of the text's own, {len(expansions)} added")
     largest = found[0].impact if found else 1
     for title, entries in (("The text's own terms", own), ("Expansions", expansions)):
         if entries:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,8 @@ import typer
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import print_json, say
 from pyserini_llm_sparse.modelling.names import KEYWORD
+from pyserini_llm_sparse.onnx.graph.body import BuilderChoice
+from pyserini_llm_sparse.onnx.runtime.precision import Precision
 
 NAME = "export"
 HELP = """Export a model to ONNX, for ONNX Runtime.
@@ -25,26 +26,17 @@ EXAMPLES = (
 )
 
 
-class BuilderOption(StrEnum):
-    """Who builds the graph up to the hidden states."""
-
-    auto = "auto"
-    fused = "fused"
-    torch = "torch"
-    optimum = "optimum"
-
-
 def command(
     output: Annotated[Path, typer.Option(help="Folder for the export; any --encoder takes it.")],
     model: options.Encoder = KEYWORD,
     precision: Annotated[
-        options.PrecisionOption,
+        Precision,
         typer.Option(help="fp32 is as exact as torch; int8 is the fastest on a CPU, fp16 on CUDA."),
-    ] = options.PrecisionOption.fp32,
+    ] = "fp32",
     builder: Annotated[
-        BuilderOption,
+        BuilderChoice,
         typer.Option(help="fused is the fastest; torch's exporter takes other models; auto gives way to it."),
-    ] = BuilderOption.auto,
+    ] = "auto",
     optimum: Annotated[
         Path | None, typer.Option(help="What optimum-cli export onnx wrote for the model, perhaps elsewhere.")
     ] = None,
@@ -59,7 +51,7 @@ def command(
     from pyserini_llm_sparse.onnx.export.number_formats import in_words
 
     report = export_model(
-        model, output, precision=precision.value, builder=builder.value, optimum=optimum, corpus=corpus,
+        model, output, precision=precision, builder=builder, optimum=optimum, corpus=corpus,
         overwrite=overwrite, note=say,
     )  # fmt: skip
     if as_json:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from pyserini_llm_sparse.modelling.names import FASTEST, KEYWORD
-
-
-class PrecisionOption(StrEnum):
-    """Number format of an ONNX export's products."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-    int8 = "int8"
-    int4 = "int4"
-
+from pyserini_llm_sparse.onnx.runtime.precision import PRECISIONS
 
 Encoder = Annotated[
     str,
@@ -33,7 +22,7 @@ DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; b
 Precision = Annotated[
     str | None,
     typer.Option(
-        metavar=f"[{'|'.join([*PrecisionOption, FASTEST])}]",
+        metavar=f"[{'|'.join([*PRECISIONS, FASTEST])}]",
         help=f"Compute with ONNX Runtime in this precision; the model is exported at first use. {FASTEST}: the "
         "fastest on this machine.",
     ),
