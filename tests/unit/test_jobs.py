@@ -190,6 +190,33 @@ def test_a_part_that_was_removed_from_a_finished_output_is_made_again(
     assert content(output) == expected
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"window":1,"inp', b"[]"])
+def test_a_damaged_record_costs_its_own_window_only(
+    damage: bytes, encoder: SparseEncoder, corpus: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    (tmp_path / "other").mkdir()
+    output = tmp_path / "other" / "vectors"
+    half_done(encoder, corpus, output)
+    (tmp_path / "other" / "vectors.unfinished" / "part-00001.json").write_bytes(damage)
+    assert run(encoder, corpus, output).encoded == COUNT - WINDOW
+    assert content(output) == expected
+
+
+def test_a_job_of_which_nothing_tells_whose_it_is_any_more_is_kept_until_asked(
+    encoder: SparseEncoder, corpus: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    (tmp_path / "other").mkdir()
+    output = tmp_path / "other" / "vectors"
+    half_done(encoder, corpus, output)
+    (tmp_path / "other" / "vectors.unfinished" / "job.json").write_bytes(b"")
+    before = content(output)
+    with pytest.raises(DataError, match=r"job\.json: damaged: .*; give --overwrite to start again"):
+        run(encoder, corpus, output)
+    assert content(output) == before
+    run(encoder, corpus, output, overwrite=True)
+    assert content(output) == expected
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_shards_together_write_what_one_process_writes(
     order: tuple[int, ...], encoder: SparseEncoder, corpus: Path, tmp_path: Path, expected: dict[str, bytes]
@@ -243,6 +270,24 @@ def test_two_writers_of_one_shard_are_refused(encoder: SparseEncoder, corpus: Pa
         run(encoder, corpus, tmp_path / "vectors")
 
 
+def test_what_any_shard_is_writing_is_not_overwritten(encoder: SparseEncoder, corpus: Path, tmp_path: Path) -> None:
+    """Else the shard would go on, and parts of two jobs would end in one output."""
+    run(encoder, corpus, tmp_path / "vectors", shard_id=1, shard_num=2)
+    other = SparseEncoder.load(str(checkpoint("llama_causal")), device="cpu", document_top_k=5)
+    before = content(tmp_path / "vectors")
+    with (
+        FileLock(tmp_path / "vectors.unfinished" / "shard-0-of-2.lock"),
+        pytest.raises(RunError, match="another process is writing it"),
+    ):
+        run(other, corpus, tmp_path / "vectors", overwrite=True)
+    found = content(tmp_path / "vectors")
+    assert {name: found[name] for name in found if not name.endswith(".lock")} == {
+        name: before[name] for name in before if not name.endswith(".lock")
+    }
+    run(other, corpus, tmp_path / "vectors", overwrite=True)
+    assert EncodingSpec.load(sidecar(tmp_path / "vectors")).document_top_k == 5
+
+
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("changed", "said"),
@@ -256,7 +301,7 @@ def test_another_job_on_the_same_output_is_refused_with_both_values(
     changed: dict[str, Any], said: str, finished: bool, encoder: SparseEncoder, corpus: Path, tmp_path: Path
 ) -> None:
     (run if finished else half_done)(encoder, corpus, tmp_path / "vectors")
-    with pytest.raises(SpecMismatchError, match=f"{said}; choose another --output, or give --overwrite"):
+    with pytest.raises(SpecMismatchError, match=f"{said}; restore them, choose another output, or give --overwrite"):
         run(encoder, corpus, tmp_path / "vectors", **changed)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pyserini_llm_sparse.errors import SpecMismatchError
 from pyserini_llm_sparse.files.corpus import IRDS, corpus_files
+from pyserini_llm_sparse.files.work import require_same
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 
 if TYPE_CHECKING:
@@ -60,19 +61,8 @@ class JobIdentity(BaseModel):
         Raises:
             SpecMismatchError: Naming each difference with both values.
         """
-        found = [
-            f"{field} is {now!r} here, {before!r} there"
-            for field, (now, before) in self.spec.difference(other.spec).items()
-        ]
-        for field in ("dtype", "fields", "contents", "window_size"):
-            now, before = getattr(self, field), getattr(other, field)
-            if now != before:
-                found.append(f"{field} is {now!r} here, {before!r} there")
-        if found:
-            raise SpecMismatchError(
-                f"{output}: holds the vectors of another job: {'; '.join(found)}; choose another --output, or give "
-                "--overwrite to start again"
-            )
+        now, before = (job.model_dump(exclude={"corpus"}) for job in (self, other))
+        require_same(output, now, before, SpecMismatchError)
 
     def corpus_summary(self) -> str:
         """Return the corpus in a few words: its first file, how many more, and its size."""

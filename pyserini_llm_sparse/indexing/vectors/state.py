@@ -13,23 +13,24 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import orjson
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict
 
-from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
 from pyserini_llm_sparse.files.digests import file_sha256
 from pyserini_llm_sparse.files.outputs import require_only
+from pyserini_llm_sparse.files.work import Work, held, load
 from pyserini_llm_sparse.indexing.vectors.identity import JobIdentity
 from pyserini_llm_sparse.modelling.spec import sidecar
 
 log = logging.getLogger("pyserini_llm_sparse")
 
+_JOB, _RECORDS = "job.json", "part-*.json"
 _PART_NAME = re.compile(r"embeddings-\d{5,}\.jsonl")
 
 
@@ -87,11 +88,10 @@ class JobState:
         self.folder = self.beside(self.output, "unfinished")
         self.manifest_path = self.beside(self.output, "manifest.json")
         self.skipped_path = self.beside(self.output, "skipped.jsonl")
-        self.staging = self.folder / f"shard-{shard}"
         self.parts: dict[int, Part] = {}
         self.begun: JobIdentity | None = None  # the job as it was when it was last started
-        self._lock = FileLock(self.folder / f"shard-{shard}.lock")
-        self._job_lock = FileLock(self.folder / "job.lock")
+        self._work = Work(self.output, self.folder, lock=f"shard-{shard}.lock", staging=f"shard-{shard}")
+        self._job_lock = FileLock(self.folder / "job.lock")  # for moments, in which others wait
 
     @staticmethod
     def beside(output: Path, suffix: str) -> Path:
@@ -102,80 +102,61 @@ class JobState:
         """Return the manifest of the finished job, None if it is not finished.
 
         Raises:
-            DataError: There is one, but it cannot be read.
+            DataError: There is one, but it is damaged.
+            ResourceError: It cannot be read.
         """
-        return _load(self.manifest_path, Manifest) if self.manifest_path.exists() else None
+        return load(self.manifest_path, Manifest.model_validate_json)
 
     def open(self, identity: JobIdentity, overwrite: bool) -> None:
         """Take the lock, and find out what is done already; a finished job whose files are damaged is opened again.
 
         Raises:
             SpecMismatchError: The output belongs to another job.
-            RunError: Another process works on this shard.
+            DataError: What tells whose it is, is damaged.
+            RunError: Another process works on this shard, or with `overwrite` on any.
             UsageError: The output folder holds files that no such job made.
         """
-        self._refuse_foreign_files()
-        with disk_errors(self.folder):
+        if overwrite:
+            self.start_again()
+        self._require_vectors_only()
+        with disk_errors(self.output):
             self.output.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(exist_ok=True)
-        self._acquire(self._lock)
+        self._work.take()
         try:
-            self._take_over(identity, overwrite)
+            with self._job_lock:
+                self._join(identity)
+            self.parts = {part.window: part for part in self._recorded() if self._intact(part)}
         except BaseException:
             self.close()
             raise
 
     def start_again(self) -> None:
-        """Remove what the output holds, before several processes write it anew.
+        """Remove what the output holds, before one process or several write it anew.
 
         Raises:
             RunError: A process is writing it.
             UsageError: The output folder holds files that no such job made.
         """
-        self._refuse_foreign_files()
-        locks = [FileLock(path) for path in self.folder.glob("shard-*.lock")]
-        try:
-            for lock in locks:
-                self._acquire(lock)
-            if self.output.is_dir():
-                self._remove_results()
-        finally:
-            for lock in locks:
-                lock.release()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _take_over(self, identity: JobIdentity, overwrite: bool) -> None:
-        """With the lock held: remove what a killed process left unfinished, and read what it finished."""
+        self._require_vectors_only()
         with disk_errors(self.folder):
-            shutil.rmtree(self.staging, ignore_errors=True)
-            self.staging.mkdir()
-        with self._job_lock:
-            if overwrite:
-                self._remove_results()
-            self._join(identity)
-        self.parts = {part.window: part for part in self._recorded() if self._intact(part)}
-
-    def _acquire(self, lock: FileLock) -> None:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(
-                f"{self.output}: another process is writing it: {lock.lock_file} is locked; wait for it, or choose "
-                "another --output"
-            ) from error
+            self.folder.mkdir(parents=True, exist_ok=True)
+        # A process that starts now gets its shard's lock, and waits for the job's before it looks at anything.
+        with self._job_lock, held(self.output, *self.folder.glob("shard-*.lock")), disk_errors(self.output):
+            for path in (self.manifest_path, sidecar(self.output), self.skipped_path, self.folder / _JOB):
+                path.unlink(missing_ok=True)
+            for path in (*self.folder.glob(_RECORDS), *self.output.glob("*")):
+                path.unlink()
 
     def close(self) -> None:
-        """Give the lock back and remove unfinished files of this shard."""
-        shutil.rmtree(self.staging, ignore_errors=True)
-        self._lock.release()
+        """Give the lock back."""
+        self._work.release()
 
     def write(self, part: Part, content: bytes) -> None:
         """Put a part in place, then record it; killed in between, it is computed and put in place again."""
         if part.documents:
-            with atomic_file(self.output / part.file, self.staging) as stream:
+            with atomic_file(self.output / part.file, self._work.staging) as stream:
                 stream.write(content)
-        with atomic_file(self._record_path(part.window), self.staging) as stream:
-            stream.write(part.model_dump_json().encode())
+        self._record(part)
         self.parts[part.window] = part
 
     def finish(self, identity: JobIdentity, window_count: int) -> Manifest | None:
@@ -196,17 +177,37 @@ class JobState:
             self.clear()
         return manifest
 
+    def clear(self) -> None:
+        """Remove the records of a finished job, which its manifest replaces."""
+        self._work.remove()
+
+    def has_all_files(self, manifest: Manifest) -> bool:
+        """Tell whether the files of a finished job are there in their recorded sizes, without reading them."""
+        return all(self._file_size(part) == part.bytes for part in manifest.parts)
+
+    def _join(self, identity: JobIdentity) -> None:
+        """Compare with the job that the output belongs to, or declare it to be this one's."""
+        manifest = self.manifest()
+        self.begun = manifest.identity if manifest else load(self.folder / _JOB, JobIdentity.model_validate_json)
+        if self.begun is not None:
+            identity.require_same(self.begun, self.output)
+        elif any(self.output.iterdir()):
+            raise UsageError(
+                f"{self.output}: holds vectors of an unknown job: neither {self.manifest_path.name} nor "
+                f"{self.folder.name} says which; choose another output, or give --overwrite to start again"
+            )
+        # Opened again: its parts become records, so that an interruption from here on leaves a known state.
+        for part in manifest.parts if manifest else ():
+            self._record(part)
+        self._work.write(_JOB, identity.model_dump_json().encode())
+        self.manifest_path.unlink(missing_ok=True)
+
     def _whole(self, identity: JobIdentity, window_count: int) -> Manifest | None:
         """Describe the output if all its parts are there; None if not."""
         parts = {part.window: part for part in self._recorded()}
         if set(parts) != set(range(window_count)):
             return None
         return self._describe(identity, [parts[window] for window in range(window_count)])
-
-    def clear(self) -> None:
-        """Remove the records of a finished job, which its manifest replaces."""
-        self._lock.release()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _describe(self, identity: JobIdentity, parts: list[Part]) -> Manifest:
         """Write the report of skipped documents, the spec and, last, the manifest."""
@@ -229,38 +230,11 @@ class JobState:
             stream.write(manifest.model_dump_json(indent=1).encode() + b"\n")
         return manifest
 
-    def _join(self, identity: JobIdentity) -> None:
-        """Compare with the job that the output belongs to, or declare it to be this one's."""
-        manifest, path = self.manifest(), self.folder / "job.json"
-        if manifest:
-            self.begun = manifest.identity
-            identity.require_same(self.begun, self.output)
-            # Opened again: its parts become records, so that an interruption from here on leaves a known state.
-            for part in manifest.parts:
-                with atomic_file(self._record_path(part.window), self.staging) as stream:
-                    stream.write(part.model_dump_json().encode())
-        if path.exists():
-            self.begun = _load(path, JobIdentity)
-            identity.require_same(self.begun, self.output)
-        elif not manifest and any(self.output.iterdir()):
-            raise UsageError(
-                f"{self.output}: holds vectors of an unknown job: neither {self.manifest_path.name} nor "
-                f"{self.folder.name} says which; choose another --output, or give --overwrite"
-            )
-        with atomic_file(path, self.staging) as stream:
-            stream.write(identity.model_dump_json().encode())
-        if manifest:
-            self.manifest_path.unlink()
+    def _record(self, part: Part) -> None:
+        self._work.write(_record_name(part.window), part.model_dump_json().encode())
 
     def _recorded(self) -> list[Part]:
-        return [_load(path, Part) for path in sorted(self.folder.glob("part-*.json"))]
-
-    def _record_path(self, window: int) -> Path:
-        return self.folder / f"part-{window:05d}.json"
-
-    def has_all_files(self, manifest: Manifest) -> bool:
-        """Tell whether the files of a finished job are there in their recorded sizes, without reading them."""
-        return all(self._file_size(part) == part.bytes for part in manifest.parts)
+        return self._work.records(_RECORDS, Part.model_validate_json)
 
     def _intact(self, part: Part) -> bool:
         """Tell whether a recorded part's file is there with the recorded content; if not, the record is dropped."""
@@ -269,29 +243,16 @@ class JobState:
         )
         if not intact:
             log.warning("%s: is missing or damaged: its window is encoded again", self.output / part.file)
-            self._record_path(part.window).unlink(missing_ok=True)
+            (self.folder / _record_name(part.window)).unlink(missing_ok=True)
         return intact
 
     def _file_size(self, part: Part) -> int:
         path = self.output / part.file
         return path.stat().st_size if part.documents and path.is_file() else 0
 
-    def _refuse_foreign_files(self) -> None:
+    def _require_vectors_only(self) -> None:
         require_only(self.output, _PART_NAME, "is not a file of vectors, and Lucene reads every file in this folder")
 
-    def _remove_results(self) -> None:
-        with disk_errors(self.output):
-            for path in (self.manifest_path, sidecar(self.output), self.skipped_path, self.folder / "job.json"):
-                path.unlink(missing_ok=True)
-            for path in (*self.folder.glob("part-*.json"), *self.output.iterdir()):
-                path.unlink()
 
-
-def _load(path: Path, model: type[Any]) -> Any:
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]["msg"]
-        raise DataError(f"{path}: damaged record of a job: {first}; give --overwrite to start again") from error
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be read: {error.strerror or error}; check the path") from error
+def _record_name(window: int) -> str:
+    return f"part-{window:05d}.json"
