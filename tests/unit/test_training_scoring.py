@@ -190,6 +190,31 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed.jsonl.gz", "whole.jsonl.gz"]
 
 
+@pytest.mark.parametrize("damaged", ["chunk-000001.counts.json", "chunk-000001.jsonl"])
+def test_a_damaged_chunk_is_made_again_and_no_other(
+    damaged: str, train: str, bi_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CHUNKS", dict.fromkeys(scoring.CHUNKS, 3))
+    config = ScoreConfig(
+        train=(train,), output=tmp_path / "whole.jsonl", teacher=str(bi_encoder), kind="sentence-transformers"
+    )
+    score(config)
+
+    def interrupt(count: int, now: bool) -> None:
+        if len(list((tmp_path / "resumed.jsonl.work").glob("*.counts.json"))) == 3:
+            raise KeyboardInterrupt
+
+    resumed = config.model_copy(update={"output": tmp_path / "resumed.jsonl"})
+    with pytest.raises(KeyboardInterrupt):
+        score(resumed, progress=interrupt)
+    path = tmp_path / "resumed.jsonl.work" / damaged
+    path.write_bytes(b"") if damaged.endswith(".json") else path.unlink()
+    calls: list[tuple[int, bool]] = []
+    score(resumed, progress=lambda count, now: calls.append((count, now)))
+    assert calls == [(3, False), (3, True), (3, False), (2, True)]
+    assert resumed.output.read_bytes() == config.output.read_bytes()
+
+
 def test_unfinished_work_of_other_settings_is_neither_continued_nor_lost(
     train: str, bi_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +229,7 @@ def test_unfinished_work_of_other_settings_is_neither_continued_nor_lost(
     with pytest.raises(KeyboardInterrupt):
         score(config, progress=interrupt)
     other = config.model_copy(update={"scale": 20.0})
-    with pytest.raises(DataError, match=r"unfinished run of other settings or data \(scale differ"):
+    with pytest.raises(DataError, match=r"begun with other settings or data: scale is 20\.0 here, 1\.0 there"):
         score(other)
     score(other, overwrite=True)
     scaled = next(read_examples(str(config.output))).positive_scores

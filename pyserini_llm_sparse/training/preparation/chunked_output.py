@@ -15,13 +15,14 @@ from types import TracebackType
 from typing import Any
 
 import orjson
-from filelock import FileLock, Timeout
 
-from pyserini_llm_sparse.errors import DataError, RunError, UsageError
-from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
+from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.outputs import require_file, something_else
+from pyserini_llm_sparse.files.work import LOCK, Work, load, require_same
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
+_RUN = "run.json"
 UNFINISHED = "unfinished-"  # start of the names of what a run may begin anew, in the folder of its work
 
 Progress = Callable[[int, bool], None]
@@ -65,17 +66,13 @@ class ChunkedOutput:
         require_new_output(output, overwrite)
         self.output = output
         self.work = output.parent / f"{output.name}.work"
-        with disk_errors(self.work):
-            self.work.mkdir(exist_ok=True)
-        self._lock = FileLock(self.work / "lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(f"{output}: another process is writing it; wait for it, or choose another output") from error
+        self._work = Work(output, self.work)
+        self._counts: dict[int, Counter[str]] = {}
+        self._work.take()
         try:
             self._take_over(orjson.loads(orjson.dumps(identity)), overwrite)
         except BaseException:
-            self._lock.release()
+            self._work.release()
             raise
 
     def __enter__(self) -> ChunkedOutput:
@@ -84,69 +81,72 @@ class ChunkedOutput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self._work.release()
 
     def done(self, chunk: int) -> bool:
         """Tell whether a chunk is finished."""
-        return self._record(chunk).is_file()
+        counts = self._work.record(_record_name(chunk), _counts)
+        if counts is None or not (self.work / _part_name(chunk)).is_file():
+            return False
+        self._counts[chunk] = counts
+        return True
 
     def write(self, chunk: int, lines: bytes, counts: Mapping[str, int]) -> None:
         """Keep a finished chunk; killed in between, it is made again."""
-        with atomic_file(self._part(chunk)) as stream:
-            stream.write(lines)
-        with atomic_file(self._record(chunk)) as stream:
-            stream.write(orjson.dumps(dict(counts)))
+        self._work.write(_part_name(chunk), lines)
+        self._work.write(_record_name(chunk), orjson.dumps(dict(counts)))
+        self._counts[chunk] = Counter(counts)
 
     def finish(self, chunks: int) -> Counter[str]:
-        """Put the chunks together, remove the unfinished work, and return the sums of the counts."""
+        """Put the chunks together, remove the unfinished work, and return the sums of the counts.
+
+        Args:
+            chunks: Their number; each was found done, or written.
+        """
         counts: Counter[str] = Counter()
-        with atomic_file(self.output) as target:
+        with atomic_file(self.output, self._work.staging) as target:
             compressed = self.output.name.endswith(".gz")
             # Without a name and a time, the bytes depend on the content alone.
             stream = gzip.GzipFile("", "wb", compresslevel=6, fileobj=target, mtime=0) if compressed else target
             for chunk in range(chunks):
-                counts.update(orjson.loads(self._record(chunk).read_bytes()))
-                with self._part(chunk).open("rb") as part:
+                counts.update(self._counts[chunk])
+                with (self.work / _part_name(chunk)).open("rb") as part:
                     shutil.copyfileobj(part, stream)
             if compressed:
                 stream.close()
-        self._lock.release()
-        shutil.rmtree(self.work, ignore_errors=True)
+        self._work.remove()
         return counts
 
     def _take_over(self, identity: dict[str, Any], overwrite: bool) -> None:
-        path = self.work / "run.json"
-        if path.is_file():
-            try:
-                before = orjson.loads(path.read_bytes())
-            except orjson.JSONDecodeError:
-                before = {}
-            if before == identity:
+        path = self.work / _RUN
+        if self._has_finished_work():
+            if not path.is_file():
+                raise something_else(self.work, "there are files but no run")
+            if not overwrite:
+                require_same(self.work, identity, load(path, _identity) or {})
                 return
-            changed = sorted(key for key in {*identity, *before} if identity.get(key) != before.get(key))
-            if self._finished_work() and not overwrite:
-                raise DataError(
-                    f"{self.work}: holds an unfinished run of other settings or data ({', '.join(changed)} differ); "
-                    "restore them, choose another output, or give --overwrite to start again"
-                )
-        elif self._finished_work():
-            raise something_else(self.work, "there are files but no run")
-        with disk_errors(self.work):
-            for left in self.work.iterdir():
-                if left.is_dir():
-                    shutil.rmtree(left)
-                elif left.name != "lock":
-                    left.unlink()
-        with atomic_file(path) as stream:
-            stream.write(orjson.dumps(identity))
+            if self._work.record(_RUN, _identity) == identity:
+                return
+        self._work.clear()
+        self._work.write(_RUN, orjson.dumps(identity))
 
-    def _finished_work(self) -> bool:
+    def _has_finished_work(self) -> bool:
         """Tell whether the folder holds more than a run that ended before it had done anything leaves."""
-        names = {path.name for path in self.work.iterdir()} - {"lock", "run.json"}
+        names = {path.name for path in self.work.iterdir()} - {LOCK, _RUN}
         return any(not name.startswith((".", UNFINISHED)) for name in names)
 
-    def _part(self, chunk: int) -> Path:
-        return self.work / f"chunk-{chunk:06d}.jsonl"
 
-    def _record(self, chunk: int) -> Path:
-        return self.work / f"chunk-{chunk:06d}.counts.json"
+def _part_name(chunk: int) -> str:
+    return f"chunk-{chunk:06d}.jsonl"
+
+
+def _record_name(chunk: int) -> str:
+    return f"chunk-{chunk:06d}.counts.json"
+
+
+def _identity(content: bytes) -> dict[str, Any]:
+    return dict(orjson.loads(content))
+
+
+def _counts(content: bytes) -> Counter[str]:
+    return Counter({str(name): int(count) for name, count in dict(orjson.loads(content)).items()})
