@@ -50,8 +50,11 @@ class Work:
         self.output, self.folder, self.staging = output, folder, folder / staging
         self._lock = FileLock(folder / lock)
 
-    def take(self) -> None:
+    def take(self, look: Callable[[], None] = lambda: None) -> None:
         """Take the lock, and remove what a killed process left half-written.
+
+        Args:
+            look: Finds out what is there, with the lock; if it raises an error, the lock is given back.
 
         Raises:
             RunError: Another process has the lock.
@@ -63,6 +66,7 @@ class Work:
                 self.staging.mkdir(exist_ok=True)
                 for left in self.staging.glob(".*.tmp"):
                     left.unlink()
+            look()
         except BaseException:
             self.release()
             raise
@@ -80,30 +84,14 @@ class Work:
         with atomic_file(self.folder / name, self.staging) as stream:
             stream.write(content)
 
-    def record(self, name: str, parse: Callable[[bytes], T]) -> T | None:
-        """Return the record of a finished piece, None if there is none.
-
-        A damaged one is removed, so that its piece is made again and the others are not lost with it.
-
-        Raises:
-            ResourceError: It cannot be read.
-        """
-        path = self.folder / name
-        try:
-            return load(path, parse)
-        except DataError as error:
-            log.warning("%s: damaged: %s; what it records is made again", path, _reason(error.__cause__))
-            path.unlink(missing_ok=True)
-            return None
-
     def records(self, pattern: str, parse: Callable[[bytes], T]) -> list[T]:
         """Return the records with names like a pattern, in the order of the names; see `record`.
 
         Raises:
             ResourceError: One cannot be read.
         """
-        found = [self.record(path.name, parse) for path in sorted(self.folder.glob(pattern))]
-        return [record for record in found if record is not None]
+        found = [record(path, parse) for path in sorted(self.folder.glob(pattern))]
+        return [one for one in found if one is not None]
 
     def clear(self) -> None:
         """Remove everything but the locks, to begin anew.
@@ -143,6 +131,28 @@ def held(output: Path, *locks: Path) -> Iterator[None]:
         yield
 
 
+def remove_lock(path: Path) -> None:
+    """Remove the file of a lock that this process holds, since nothing is left to be guarded."""
+    with contextlib.suppress(PermissionError):  # on Windows, which does not remove a file that is open
+        path.unlink(missing_ok=True)
+
+
+def record(path: Path, parse: Callable[[bytes], T]) -> T | None:
+    """Return the record of what is finished, None if there is none.
+
+    A damaged one is removed, so that what it records is made again and nothing else is lost with it.
+
+    Raises:
+        ResourceError: It cannot be read.
+    """
+    try:
+        return load(path, parse)
+    except DataError as error:
+        log.warning("%s: damaged: %s; what it records is made again", path, _reason(error.__cause__))
+        path.unlink(missing_ok=True)
+        return None
+
+
 def load(path: Path, parse: Callable[[bytes], T]) -> T | None:
     """Return what a file of a run's state says, None if there is no such file.
 
@@ -152,7 +162,7 @@ def load(path: Path, parse: Callable[[bytes], T]) -> T | None:
     """
     try:
         return parse(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except _UNREADABLE as error:
         raise DataError(f"{path}: damaged: {_reason(error)}; give --overwrite to start again") from error

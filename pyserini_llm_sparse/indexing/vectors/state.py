@@ -121,14 +121,7 @@ class JobState:
         self._require_vectors_only()
         with disk_errors(self.output):
             self.output.mkdir(parents=True, exist_ok=True)
-        self._work.take()
-        try:
-            with self._job_lock:
-                self._join(identity)
-            self.parts = {part.window: part for part in self._recorded() if self._intact(part)}
-        except BaseException:
-            self.close()
-            raise
+        self._work.take(lambda: self._take_over(identity))
 
     def start_again(self) -> None:
         """Remove what the output holds, before one process or several write it anew.
@@ -184,6 +177,11 @@ class JobState:
     def has_all_files(self, manifest: Manifest) -> bool:
         """Tell whether the files of a finished job are there in their recorded sizes, without reading them."""
         return all(self._file_size(part) == part.bytes for part in manifest.parts)
+
+    def _take_over(self, identity: JobIdentity) -> None:
+        with self._job_lock:
+            self._join(identity)
+        self.parts = {part.window: part for part in self._recorded() if self._intact(part)}
 
     def _join(self, identity: JobIdentity) -> None:
         """Compare with the job that the output belongs to, or declare it to be this one's."""

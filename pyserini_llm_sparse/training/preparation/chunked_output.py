@@ -19,7 +19,7 @@ import orjson
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.outputs import require_file, something_else
-from pyserini_llm_sparse.files.work import LOCK, Work, load, require_same
+from pyserini_llm_sparse.files.work import LOCK, Work, load, record, require_same
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 _RUN = "run.json"
@@ -68,12 +68,7 @@ class ChunkedOutput:
         self.work = output.parent / f"{output.name}.work"
         self._work = Work(output, self.work)
         self._counts: dict[int, Counter[str]] = {}
-        self._work.take()
-        try:
-            self._take_over(orjson.loads(orjson.dumps(identity)), overwrite)
-        except BaseException:
-            self._work.release()
-            raise
+        self._work.take(lambda: self._take_over(orjson.loads(orjson.dumps(identity)), overwrite))
 
     def __enter__(self) -> ChunkedOutput:
         return self
@@ -85,7 +80,7 @@ class ChunkedOutput:
 
     def done(self, chunk: int) -> bool:
         """Tell whether a chunk is finished."""
-        counts = self._work.record(_record_name(chunk), _counts)
+        counts = record(self.work / _record_name(chunk), _counts)
         if counts is None or not (self.work / _part_name(chunk)).is_file():
             return False
         self._counts[chunk] = counts
@@ -125,7 +120,7 @@ class ChunkedOutput:
             if not overwrite:
                 require_same(self.work, identity, load(path, _identity) or {})
                 return
-            if self._work.record(_RUN, _identity) == identity:
+            if record(path, _identity) == identity:
                 return
         self._work.clear()
         self._work.write(_RUN, orjson.dumps(identity))
