@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pyserini_llm_sparse.errors import DataError, UsageError
+from pyserini_llm_sparse.errors import DataError, RunError, UsageError
+from pyserini_llm_sparse.files.work import held
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.loop.run_folder import RunFolder
 
@@ -38,7 +39,7 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     first = RunFolder(config(tmp_path))
     first.prepare(overwrite=False)
     with_checkpoints(first, checkpoint_5="{}")
-    with pytest.raises(UsageError, match=r"negatives was 0, is 2; seed was 42, is 7"):
+    with pytest.raises(UsageError, match=r"negatives is 2 here, 0 there; seed is 7 here, 42 there"):
         RunFolder(config(tmp_path, seed=7, negatives=2)).prepare(overwrite=False)
 
 
@@ -73,6 +74,21 @@ def test_a_finished_run_leaves_its_logs_and_no_state(tmp_path: Path) -> None:
     assert [path.name for path in folder.path.iterdir()] == ["logs"]
     RunFolder(config(tmp_path, seed=7)).prepare(overwrite=False)
     assert folder.seconds() == 0
+
+
+def test_another_process_does_not_train_to_the_same_output(tmp_path: Path) -> None:
+    with held(tmp_path / "trained", tmp_path / "trained.run" / "lock"):  # as a process has it that is no part of this
+        for overwrite in (False, True):
+            with pytest.raises(RunError, match="trained: another process is writing it"):
+                RunFolder(config(tmp_path)).prepare(overwrite)
+    first = RunFolder(config(tmp_path))
+    first.prepare(overwrite=False)
+    RunFolder(config(tmp_path)).prepare(overwrite=False)  # after a failure in this process
+    with pytest.raises(RunError), held(first.path, first.path / "lock"):
+        raise AssertionError("the lock is free")
+    first.finish()
+    with held(first.path, first.path / "lock"):
+        pass
 
 
 def test_a_damaged_state_is_said_so(tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.files.atomic import atomic_file
+from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.files.outputs import require_folder
+from pyserini_llm_sparse.files.work import LOCK, Work, load, remove_lock, require_same
 from pyserini_llm_sparse.training.config.arguments import LOGS
 from pyserini_llm_sparse.training.config.fields import ModelConfig
 
 STATE_FILE = "run.json"
+
+# Whose lock this process has: a run that failed in it does not keep the next one out.
+_of_this_process: dict[Path, Work] = {}
 
 
 class RunFolder:
@@ -32,9 +35,10 @@ class RunFolder:
         """Name the folder of a run; `prepare` makes it."""
         self.path = config.output.parent / f"{config.output.name}.run"
         self._config = config
+        self._work = _of_this_process.get(self.path.absolute()) or Work(config.output, self.path)
 
     def prepare(self, overwrite: bool) -> None:
-        """Make the folder, or take over that of the same run; to be called in one process.
+        """Make the folder, or take over that of the same run; to be called in one process, which keeps its lock.
 
         Args:
             overwrite: Whether an earlier result and another run's folder are replaced.
@@ -42,34 +46,15 @@ class RunFolder:
         Raises:
             UsageError: The result is there already, or the folder is that of another run.
             DataError: The folder's state cannot be read.
+            RunError: Another process trains to this output.
         """
         require_folder(self._config.output, overwrite)
-        if overwrite:
-            shutil.rmtree(self.path, ignore_errors=True)
-        for checkpoint in self.path.glob("checkpoint-*"):
-            if not _is_complete(checkpoint):
-                shutil.rmtree(checkpoint)
-        fields = self._config.model_dump(mode="json")
-        state = self._state()
-        if state is None or self.last_checkpoint() is None:  # nothing to go on from
-            shutil.rmtree(self.path / LOGS, ignore_errors=True)
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._write({"config": fields, "seconds": 0.0})
-            return
-        earlier = state["config"]
-        differing = sorted(name for name in {*fields, *earlier} if fields.get(name) != earlier.get(name))
-        if differing:
-            listed = "; ".join(f"{name} was {earlier.get(name)!r}, is {fields.get(name)!r}" for name in differing)
-            raise UsageError(
-                f"{self.path}: holds a run with other settings: {listed}; go on with those, or start again with "
-                "--overwrite"
-            )
+        self._work.take(lambda: self._take_over(overwrite))
+        _of_this_process[self.path.absolute()] = self._work
 
     def last_checkpoint(self) -> str | None:
         """Return the checkpoint to go on from; None at the start."""
-        if not self.path.is_dir():
-            return None
-        return get_last_checkpoint(str(self.path))
+        return get_last_checkpoint(str(self.path)) if self.path.is_dir() else None
 
     def seconds(self) -> float:
         """Return the time that the finished parts of the run have taken."""
@@ -85,6 +70,23 @@ class RunFolder:
         (self.path / STATE_FILE).unlink(missing_ok=True)
         for checkpoint in self.path.glob("checkpoint-*"):
             shutil.rmtree(checkpoint, ignore_errors=True)
+        remove_lock(self.path / LOCK)
+        self._work.release()
+        _of_this_process.pop(self.path.absolute(), None)
+
+    def _take_over(self, overwrite: bool) -> None:
+        if overwrite:
+            self._work.clear()
+        for checkpoint in self.path.glob("checkpoint-*"):
+            if not _is_complete(checkpoint):
+                shutil.rmtree(checkpoint)
+        fields = self._config.model_dump(mode="json")
+        state = self._state()
+        if state is None or self.last_checkpoint() is None:  # nothing to go on from
+            shutil.rmtree(self.path / LOGS, ignore_errors=True)
+            self._write({"config": fields, "seconds": 0.0})
+        else:
+            require_same(self.path, fields, state["config"], UsageError)
 
     def _add(self, seconds: float) -> None:
         state = self._state()
@@ -92,18 +94,15 @@ class RunFolder:
             self._write({**state, "seconds": state["seconds"] + seconds})
 
     def _state(self) -> dict[str, Any] | None:
-        path = self.path / STATE_FILE
-        if not path.is_file():
-            return None
-        try:
-            state = orjson.loads(path.read_bytes())
-            return {"config": dict(state["config"]), "seconds": float(state["seconds"])}
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: damaged: {error}; start the run again with --overwrite") from error
+        return load(self.path / STATE_FILE, _parsed)
 
     def _write(self, state: dict[str, Any]) -> None:
-        with atomic_file(self.path / STATE_FILE) as stream:
-            stream.write(orjson.dumps(state, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        self._work.write(STATE_FILE, orjson.dumps(state, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    state = orjson.loads(content)
+    return {"config": dict(state["config"]), "seconds": float(state["seconds"])}
 
 
 def _is_complete(checkpoint: Path) -> bool:
