@@ -44,6 +44,7 @@ def command(
 ) -> None:
     """Carry out the command that `HELP` describes."""
     from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
+    from pyserini_llm_sparse.files.work import LOCK, held
     from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
     from pyserini_llm_sparse.regressions.report.markdown import as_json, report, score_table
     from pyserini_llm_sparse.regressions.report.page import page
@@ -61,7 +62,7 @@ def command(
                 if shown := step.shown():
                     typer.echo(shown)
         return
-    with status_line() as show:
+    with held(folder, folder / f"regress.{LOCK}"), status_line() as show:
 
         def note(text: str) -> None:
             if show is not None:

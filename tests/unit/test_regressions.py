@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pyserini_llm_sparse.cli.app import main
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
+from pyserini_llm_sparse.files.work import held
 from pyserini_llm_sparse.regressions.outcome.costs import Costs, held_against
 from pyserini_llm_sparse.regressions.outcome.scores import (
     Judgements,
@@ -340,6 +343,7 @@ def test_a_step_that_resumes_goes_on_with_what_it_left_for_the_same_inputs(tmp_p
         return Step("unpack", tmp_path / "made", command, resumes=resumes)
 
     for resumes, other, kept in ((True, "one.zip", True), (True, "two.zip", False), (False, "one.zip", False)):
+        shutil.rmtree(tmp_path / "made", ignore_errors=True)
         with pytest.raises(RunError):
             step("one.zip", resumes).run()  # it is not there yet
         (tmp_path / "made.unfinished" / "left").write_text("half of it")
@@ -349,6 +353,65 @@ def test_a_step_that_resumes_goes_on_with_what_it_left_for_the_same_inputs(tmp_p
         assert (tmp_path / "made" / "left").is_file() == kept and (tmp_path / "made" / "content").is_file()
         assert not (tmp_path / "made" / "step.key").exists()
         (tmp_path / other).unlink()
+
+
+def test_a_second_process_leaves_an_unfinished_step_alone(tmp_path: Path) -> None:
+    (source := tmp_path / "source").write_text("content")
+    unfinished = tmp_path / "made.unfinished"
+    unfinished.mkdir()
+    (unfinished / "half").touch()
+    with held(tmp_path / "made", tmp_path / "made.lock"):  # as the first one has it
+        with pytest.raises(RunError, match=r"made: another process is writing it: .*made\.lock is locked"):
+            archive(tmp_path, source).run()
+        assert (unfinished / "half").exists() and not (tmp_path / "made").exists()
+    archive(tmp_path, source).run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "source"]
+
+
+def test_a_second_regress_on_one_work_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "title: t\ncollections: {one: {beir: small}}\nsystems: {bm25: {kind: bm25}}\nmeasures: [nDCG@10]\n"
+    )
+    beir(tmp_path)
+    folder = tmp_path / "work" / "small"
+    with held(folder, folder / "regress.lock"):
+        assert main(["regress", str(tmp_path / "small.yaml"), "--work", str(tmp_path / "work")]) == 6
+    assert "small: another process is writing it: " in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["regress.lock"]
+
+
+def test_what_another_process_did_meanwhile_is_not_done_again(tmp_path: Path) -> None:
+    (source := tmp_path / "source").write_text("content")
+    first, second = archive(tmp_path, source), archive(tmp_path, source)
+    assert second.record() is None
+    assert first.run() == second.run() == second.record()
+
+
+@pytest.mark.parametrize("where", ["before it is put in place", "after it is put in place"])
+def test_a_step_that_was_killed_at_its_end_is_not_taken_for_something_else(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(content: str) -> Step:
+        command = ("zipfile", "-c", "{folder}/archive.zip", str(tmp_path / "source"))
+        return Step("pack", tmp_path / "made", command, contents={"source": lambda: content}, resumes=True)
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name != "made.unfinished":
+            return replace(self, target)
+        if where.startswith("after"):
+            replace(self, target)
+        raise KeyboardInterrupt
+
+    (tmp_path / "source").write_text("content")
+    step("old").run()
+    replace = Path.replace
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", killed)
+        step("new").run()
+    assert step("old").record() is None
+    assert (step("new").record() is not None) == where.startswith("after")
+    assert step("new").run() == step("new").record()
+    assert (tmp_path / "made" / "archive.zip").is_file() and not (tmp_path / "made.unfinished").exists()
 
 
 def test_a_step_tells_how_far_its_command_says_that_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

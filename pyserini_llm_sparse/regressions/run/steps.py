@@ -23,6 +23,7 @@ from typing import Any
 
 from pyserini_llm_sparse.errors import RunError
 from pyserini_llm_sparse.files.atomic import disk_errors
+from pyserini_llm_sparse.files.work import LOCK, held, record, remove_lock
 from pyserini_llm_sparse.system import last_line, own_environment
 
 RECORD = "step.json"
@@ -89,11 +90,7 @@ class Step:
         return self._kept().get("seconds")
 
     def _kept(self) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found
+        return record(self.folder / RECORD, lambda content: dict(json.loads(content))) or {}
 
     def shown(self) -> str:
         """Return the command as it can be pasted into a shell, empty if there is none."""
@@ -106,12 +103,19 @@ class Step:
             progress: Told how far the command says that it is, while it runs.
 
         Raises:
-            RunError: The command failed; the last line that it printed is told.
+            RunError: The command failed; the last line that it printed is told. Or another process is at the step.
             LlmSparseError: What is done in this process failed.
         """
+        with held(self.folder, lock := self.folder.with_name(f"{self.folder.name}.{LOCK}")):
+            made = self.record() or self._made(progress)  # perhaps another process has just done it
+            remove_lock(lock)
+        return made
+
+    def _made(self, progress: Callable[[str], None] | None) -> dict[str, Any]:
+        """Make the folder beside its place, with the lock held, and put it there. Returns the record."""
         unfinished = self.folder.with_name(f"{self.folder.name}{UNFINISHED}")
         with disk_errors(self.folder):
-            if not (self.resumes and _text(unfinished / KEY) == self.key):
+            if not (self.resumes and record(unfinished / KEY, bytes.decode) == self.key):
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(parents=True)
                 (unfinished / KEY).write_text(self.key, encoding="utf-8")
@@ -120,16 +124,17 @@ class Step:
             kept, peak = self.work(unfinished), None
         else:
             kept, peak = {}, self._run_command(unfinished, progress)
-        record = {
+        made = {
             **kept, "key": self.key, "title": self.title, "command": self.shown(),
             "seconds": round(time.monotonic() - started, 3), "peak_bytes": peak,
         }  # fmt: skip
         with disk_errors(self.folder):
-            (unfinished / KEY).unlink()
-            (unfinished / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            (self.folder / RECORD).unlink(missing_ok=True)  # first: half of a folder is not to be taken for a whole one
             shutil.rmtree(self.folder, ignore_errors=True)
+            (unfinished / RECORD).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
             unfinished.replace(self.folder)
-        return record
+            (self.folder / KEY).unlink()  # last: killed before, a step that resumes has it still
+        return made
 
     def _arguments(self, folder: Path) -> list[str]:
         return [part.replace(OWN_FOLDER, str(folder)) for part in self.command]
@@ -153,13 +158,6 @@ class Step:
             raise RunError(f"{self.title}: exit code {code}: {last}; {log} has all that it printed")
         log.replace(folder / LOG)
         return peak
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None] | None) -> tuple[int, int | None]:
