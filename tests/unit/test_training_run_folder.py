@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     with_checkpoints(first, checkpoint_5="{}")
     with pytest.raises(UsageError, match=r"negatives is 2 here, 0 there; seed is 7 here, 42 there"):
         RunFolder(config(tmp_path, seed=7, negatives=2)).prepare(overwrite=False)
+
+
+def test_a_run_of_a_version_with_fewer_fields_goes_on(tmp_path: Path) -> None:
+    first = RunFolder(config(tmp_path))
+    first.prepare(overwrite=False)
+    with_checkpoints(first, checkpoint_5="{}")
+    state = first.path / "run.json"
+    before = json.loads(state.read_text(encoding="utf-8"))
+    for name in ("impact_maximum", "term_naming"):
+        del before["config"][name]
+    state.write_text(json.dumps(before), encoding="utf-8")
+    RunFolder(config(tmp_path)).prepare(overwrite=False)
+    with pytest.raises(UsageError, match=r"impact_maximum is 255 here, 65535 there"):
+        RunFolder(config(tmp_path, impact_maximum=255)).prepare(overwrite=False)
 
 
 def test_settings_may_be_corrected_as_long_as_nothing_would_be_lost(tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ class RunFolder:
             shutil.rmtree(self.path / LOGS, ignore_errors=True)
             self._write({"config": fields, "seconds": 0.0})
         else:
-            require_same(self.path, fields, state["config"], UsageError)
+            # A field that the version before did not have yet was what it is by default.
+            known = type(self._config).model_construct().model_dump(mode="json")
+            require_same(self.path, fields, known | state["config"], UsageError)
 
     def _add(self, seconds: float) -> None:
         state = self._state()
