@@ -14,7 +14,10 @@ Every message is one line, ``where: what: why; remedy``, so that it can be read 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+TRACEBACK = "PYSERINI_LLM_SPARSE_TRACEBACK"
 
 
 class LlmSparseError(Exception):
@@ -63,6 +66,16 @@ class PartialError(LlmSparseError):
     """The work was finished, but some records were skipped and reported."""
 
     exit_code = 7
+
+
+def wants_traceback() -> bool:
+    """Tell whether the environment asks for tracebacks of errors, by the variable `TRACEBACK`."""
+    return os.environ.get(TRACEBACK, "") not in ("", "0")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says."""
+    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def one_line(error: BaseException) -> str:

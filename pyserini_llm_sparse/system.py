@@ -8,6 +8,7 @@ import sysconfig
 from importlib import metadata
 from pathlib import Path
 
+LOGGER = "pyserini_llm_sparse"  # the parent of the loggers of all modules
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU time and of the period that they are for
 CPU_INFO = Path("/proc/cpuinfo")
 

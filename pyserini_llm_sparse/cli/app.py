@@ -14,12 +14,19 @@ import typer
 
 from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, export, index, regress, search, train
 from pyserini_llm_sparse.cli.console import PROGRAM, examples, say
-from pyserini_llm_sparse.errors import LlmSparseError, PartialError, ResourceError
+from pyserini_llm_sparse.errors import (
+    TRACEBACK,
+    LlmSparseError,
+    PartialError,
+    ResourceError,
+    first_line,
+    wants_traceback,
+)
 from pyserini_llm_sparse.plugin import register
 from pyserini_llm_sparse.plugin.patches.environment import share_cores
+from pyserini_llm_sparse.system import LOGGER
 from pyserini_llm_sparse.version import __version__
 
-TRACEBACK = "PYSERINI_LLM_SPARSE_TRACEBACK"
 INTERRUPTED = 130
 UNEXPECTED = 6
 
@@ -74,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # A global option, but an error is seen only after the command was typed: it is accepted anywhere.
-    traceback = "--traceback" in given or os.environ.get(TRACEBACK, "") not in ("", "0")
+    traceback = "--traceback" in given or wants_traceback()
     given = [argument for argument in given if argument != "--traceback"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -108,7 +115,7 @@ def _explained(error: Exception) -> LlmSparseError:
     """Return the error itself if it is one of ours, else one that names its kind and how to see more."""
     if isinstance(error, LlmSparseError):
         return error
-    first = (str(error).strip().splitlines() or ["no message"])[0]
+    first = first_line(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in first:
         return ResourceError(f"memory: not enough: {first}; choose a smaller --batch-size")
     return LlmSparseError(f"unexpected {type(error).__name__}: {first}; --traceback shows where")
@@ -124,7 +131,7 @@ class _ConsoleHandler(logging.Handler):
 @contextlib.contextmanager
 def _log_to_console() -> Iterator[None]:
     """Print the package's log while a command runs."""
-    logger, handler = logging.getLogger("pyserini_llm_sparse"), _ConsoleHandler()
+    logger, handler = logging.getLogger(LOGGER), _ConsoleHandler()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -15,7 +15,7 @@ import typer
 
 from pyserini_llm_sparse.cli import options
 from pyserini_llm_sparse.cli.console import duration, print_json, without_java_warnings
-from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
+from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError, first_line
 from pyserini_llm_sparse.modelling.names import EMBEDDED, KEYWORD
 from pyserini_llm_sparse.version import __version__
 
@@ -93,8 +93,7 @@ def run_checks(encoder: str) -> Iterator[Check]:
             found, _, remedy = str(error).partition("; ")
             yield Check(name, "FAIL", found, remedy)
         except Exception as error:  # a broken installation can raise anything; the other lines still help
-            first = (str(error).strip().splitlines() or ["no message"])[0]
-            yield Check(name, "FAIL", f"{type(error).__name__}: {first}", "install it again")
+            yield Check(name, "FAIL", f"{type(error).__name__}: {first_line(error)}", "install it again")
     for package, purpose in OPTIONAL_PACKAGES.items():
         yield _optional(package, purpose)
 

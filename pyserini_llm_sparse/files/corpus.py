@@ -35,7 +35,7 @@ from pyserini_llm_sparse.files.records import (
     record_id,
 )
 
-log = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 IRDS = "irds:"
 JSONL_SUFFIXES = (".jsonl", ".json")
@@ -80,7 +80,7 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
                     yield Document(identifier, text, source, number)
     never = [name for name in fields or () if name not in seen]
     if never and len(never) < len(fields or ()):  # if all are missing, each record was rejected for it
-        log.warning("%s: no record has a field %s: the vectors are without it", corpus, " or ".join(never))
+        _logger.warning("%s: no record has a field %s: the vectors are without it", corpus, " or ".join(never))
 
 
 def count_records(corpus: str | Path) -> int | None:

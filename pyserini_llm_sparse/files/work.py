@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pyserini_llm_sparse.errors import DataError, LlmSparseError, ResourceError, RunError, one_line
 from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
 
-log = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 LOCK = "lock"  # name or suffix of files that are locked
 _LONGEST_VALUE = 200  # characters of a value in a message
@@ -148,7 +148,7 @@ def record(path: Path, parse: Callable[[bytes], T]) -> T | None:
     try:
         return load(path, parse)
     except DataError as error:
-        log.warning("%s: damaged: %s; what it records is made again", path, _reason(error.__cause__))
+        _logger.warning("%s: damaged: %s; what it records is made again", path, _reason(error.__cause__))
         path.unlink(missing_ok=True)
         return None
 

@@ -13,7 +13,7 @@ from pyserini_llm_sparse.modelling.published import SPLADE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 
-_logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 def checkpoint_spec(

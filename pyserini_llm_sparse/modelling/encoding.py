@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 
-_logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pyserini_llm_sparse.plugin import command_line
 from pyserini_llm_sparse.system import installed_version
 from pyserini_llm_sparse.version import __version__
 
-logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 TESTED = "Pyserini 1.6 and 2.0 to 2.4"
 problems: list[str] = []
@@ -49,7 +49,7 @@ def contained(module: str, fallback: str) -> Iterator[None]:
         problems.append(str(reported))
         if command_line.encoder_requested():
             command_line.end_command(reported)
-        logger.debug("%s", reported)
+        _logger.debug("%s", reported)
 
 
 def _explained(module: str, fallback: str, error: Exception) -> PyseriniChangedError:

@@ -29,7 +29,7 @@ from pyserini_llm_sparse.training.results.result import require_expressible, sav
 from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, build_model, starting_checkpoint
 from pyserini_llm_sparse.training.retriever.query_table import starting_query_weights
 
-_logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

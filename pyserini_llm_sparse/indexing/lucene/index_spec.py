@@ -10,7 +10,7 @@ from pathlib import Path
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import ALLOW_MISMATCH, EncodingSpec
 
-logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 def read_index_spec(index: str | Path) -> EncodingSpec | None:
@@ -46,7 +46,7 @@ def require_index_spec(
     """
     carried = read_index_spec(index)
     if carried is None:
-        logger.warning("%s: carries no encoding spec, so whether %s made it cannot be checked", index, encoder)
+        _logger.warning("%s: carries no encoding spec, so whether %s made it cannot be checked", index, encoder)
         return None
     by_variable = [field.strip() for field in os.environ.get(ALLOW_MISMATCH, "").split(",")]
     of_documents = [field for field in EncodingSpec.model_fields if field.startswith("document_")]

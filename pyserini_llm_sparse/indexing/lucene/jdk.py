@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyserini_llm_sparse.errors import PrerequisiteError
 
-logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 MINIMUM_VERSION = 21  # Anserini's classes have version 65
 VECTOR_MODULE = "jdk.incubator.vector"
@@ -172,7 +172,7 @@ def use_jdk(environment: MutableMapping[str, str] | None = None) -> Jdk:
     jdk = current if current is not None and current.fit else find_jdk(environment)
     if jdk is not current:
         if current is not None and current.origin != "PATH":
-            logger.warning("%s is too old for Pyserini: using %s", current, jdk)
+            _logger.warning("%s is too old for Pyserini: using %s", current, jdk)
         environment.pop("JVM_PATH", None)
         environment["JAVA_HOME"] = str(jdk.home)
     on_path = next(iter(_on_path(environment, "java")), None)

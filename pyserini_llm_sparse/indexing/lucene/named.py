@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pyserini_llm_sparse.errors import ResourceError
+from pyserini_llm_sparse.errors import ResourceError, first_line
 from pyserini_llm_sparse.indexing.lucene import jdk
 
 _Found = TypeVar("_Found")
@@ -53,7 +53,7 @@ def _from_pyserini(name: str, what: str, get: Callable[[], _Found]) -> _Found:
     try:
         return get()
     except Exception as error:  # whatever Pyserini, Java or the network raise: the name was all that they were given
-        first = (str(error).strip().splitlines() or ["no message"])[0]
         raise ResourceError(
-            f"{name}: no such {what}: no file, and Pyserini cannot give {what} of this name ({first}); give a path"
+            f"{name}: no such {what}: no file, and Pyserini cannot give {what} of this name ({first_line(error)}); "
+            "give a path"
         ) from error

@@ -27,7 +27,7 @@ EVERY_GPU = "cuda:all"
 _SECONDS_TO_END = 10
 _SECONDS_TO_NOTICE = 0.5  # an interrupt, which Windows does not deliver while a thread waits
 
-_logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 def devices_of(named: str | None) -> list[str] | None:

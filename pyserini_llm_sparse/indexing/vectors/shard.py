@@ -19,9 +19,8 @@ from typing import Any
 
 import orjson
 
-from pyserini_llm_sparse.errors import LlmSparseError, one_line
-
-TRACEBACK = "PYSERINI_LLM_SPARSE_TRACEBACK"
+from pyserini_llm_sparse.errors import LlmSparseError, one_line, wants_traceback
+from pyserini_llm_sparse.system import LOGGER
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def main() -> None:
     except LlmSparseError as error:
         emit({"error": [type(error).__name__, str(error)]})
     except Exception as error:  # whatever it is, the parent must be told
-        if os.environ.get(TRACEBACK, "") not in ("", "0"):
+        if wants_traceback():
             traceback.print_exc()
         message = f"{shard.loading.get('device')}: unexpected {type(error).__name__}: {one_line(error)}"
         emit({"error": [LlmSparseError.__name__, message]})
@@ -63,7 +62,7 @@ def _encoded(shard: Shard, emit: Callable[[dict[str, Any]], None]) -> dict[str, 
 
     encoder = SparseEncoder.load(shard.encoder, **shard.loading)
     # What is said while a model is found, the parent has said.
-    logging.getLogger("pyserini_llm_sparse").addHandler(_Notes(emit))
+    logging.getLogger(LOGGER).addHandler(_Notes(emit))
     report = encode_corpus(
         encoder, progress=lambda number, now: emit({"progress": [number, now]}), others=False, **shard.encoding
     )

@@ -1,4 +1,4 @@
-"""What is already done of an encoding job, on disk: every part appears whole or not at all.
+"""The state of an encoding job on disk: what is done of it; every part appears whole or not at all.
 
 Beside the output folder ``vectors`` (never in it, for Lucene reads every file there) lie
 
@@ -28,7 +28,7 @@ from pyserini_llm_sparse.files.work import Work, held, load
 from pyserini_llm_sparse.indexing.vectors.identity import JobIdentity
 from pyserini_llm_sparse.modelling.spec import sidecar
 
-log = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 _JOB, _RECORDS = "job.json", "part-*.json"
 _PART_NAME = re.compile(r"embeddings-\d{5,}\.jsonl")
@@ -240,7 +240,7 @@ class JobState:
             not part.documents or file_sha256(self.output / part.file) == part.sha256
         )
         if not intact:
-            log.warning("%s: is missing or damaged: its window is encoded again", self.output / part.file)
+            _logger.warning("%s: is missing or damaged: its window is encoded again", self.output / part.file)
             (self.folder / _record_name(part.window)).unlink(missing_ok=True)
         return intact
 

@@ -23,7 +23,7 @@ from pyserini_llm_sparse.modelling.spec import Attention
 LEAST_TRANSFORMERS = (4, 57)
 LEAST_TRANSFORMERS_TO_TRAIN = (5, 2)
 
-_logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 def load_backbone(

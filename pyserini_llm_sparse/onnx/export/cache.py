@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "PYSERINI_LLM_SPARSE_CACHE"
 
-_logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:

@@ -44,7 +44,7 @@ OUTPUTS = ("term_ids", "weights")
 _SILENT = 4  # errors come as exceptions; the library would print them as well
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad allocation", "bad_alloc", "ALLOC_FAILED")
 
-_logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 class OnnxEngine:

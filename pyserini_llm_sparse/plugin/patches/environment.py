@@ -19,7 +19,7 @@ from pyserini_llm_sparse.indexing.lucene import jdk
 from pyserini_llm_sparse.plugin import command_line
 from pyserini_llm_sparse.plugin.drift import expect
 
-logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 OPENAI_KEY = "OPENAI_API_KEY"
 # The two records that Pyserini 2.4 looks up while it is imported.
@@ -43,7 +43,7 @@ def prepare_java() -> None:
         if command_line.encoder_requested():
             raise
         # Pyserini will fail with a message of its own, which says less.
-        logger.warning("%s", error)
+        _logger.warning("%s", error)
 
 
 def patch_classpath(module: ModuleType) -> None:

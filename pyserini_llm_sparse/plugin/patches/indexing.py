@@ -16,7 +16,7 @@ from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 from pyserini_llm_sparse.plugin.command_line import one_line_errors
 
-logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 NEEDED_OPTIONS = ("impact", "pretokenized")
 
@@ -50,7 +50,7 @@ def before_index(command: dict[str, Any]) -> None:
     if _Job.spec is not None:
         missing = [f"--{name}" for name in NEEDED_OPTIONS if not _flag(name)]
         if missing:
-            logger.warning(
+            _logger.warning(
                 "%s: these are impact vectors, but %s was not given: their scores will not be what the model meant",
                 source,
                 " and ".join(missing),

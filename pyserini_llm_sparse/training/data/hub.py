@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError, UsageError
 
-log = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 HUB = "hf:"
 
@@ -77,5 +77,5 @@ def hub_revision(source: str) -> str | None:
     try:
         return HfApi().dataset_info(name).sha
     except Exception as error:  # of the client and of its HTTP library: a result is not lost for want of a network
-        log.warning("%s: the hub does not say its revision: %s", source, " ".join(str(error).split())[:300])
+        _logger.warning("%s: the hub does not say its revision: %s", source, " ".join(str(error).split())[:300])
         return None

@@ -13,7 +13,7 @@ from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.data.source_formats import checked
 from pyserini_llm_sparse.training.data.texts_by_id import Neighbours
 
-log = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 def read_judged_examples(folder: Path, split: str) -> Iterator[Example]:
@@ -49,7 +49,7 @@ def read_judged_examples(folder: Path, split: str) -> Iterator[Example]:
                     f"{path}: query {query_id}: {problem.what}: {problem.why}; {problem.remedy}"
                 ) from problem
     if without:
-        log.warning("%s: %d queries have no relevant document and make no example", path, without)
+        _logger.warning("%s: %d queries have no relevant document and make no example", path, without)
 
 
 def _document(neighbours: Neighbours, identifier: str) -> str:

@@ -23,7 +23,7 @@ from pyserini_llm_sparse.training.data.sampling import EpochDataset
 from pyserini_llm_sparse.training.data.sources import read_texts
 from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED
 
-log = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 TEXTS_AT_A_TIME = 512
 WHOLE_TEXT = 1 << 30  # tokens
@@ -136,7 +136,7 @@ class PackedTexts(TokenSequences):
                 "give more texts, or a smaller sequence_length"
             )
         self._hold(ids, np.arange(length, len(ids) + 1, length))
-        log.info(
+        _logger.info(
             "%d texts in %d sequences of %d tokens; %d tokens left over", self.texts, len(self), length, self.left_over
         )
 
@@ -190,7 +190,7 @@ class MaskedTexts(TokenSequences):
                 f"texts: {self.texts} texts and no token to mask: a text needs two tokens; check what the source holds"
             )
         self._hold(ids, np.array(ends, np.int64))
-        log.info("%d texts, %d left out for having no token to mask", self.texts, self.left_out)
+        _logger.info("%d texts, %d left out for having no token to mask", self.texts, self.left_out)
 
     def _item(self, ids: NDArray[np.int64], number: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         chance = np.random.default_rng([self.seed, epoch, number])

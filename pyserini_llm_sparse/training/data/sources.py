@@ -31,7 +31,7 @@ from pyserini_llm_sparse.training.data.source_files import beir_split, is_neighb
 from pyserini_llm_sparse.training.data.source_formats import example_of_fields, example_of_record, is_example
 from pyserini_llm_sparse.training.data.texts_by_id import COLLECTION_NAMES, QUERIES_NAMES, Neighbours, neighbour
 
-log = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 TEXT_KEYS = {"contents", "title", "text"}
 
@@ -70,7 +70,7 @@ def read_texts(source: str) -> Iterator[str]:
         if text:
             yield text
     if empty:
-        log.warning("%s: %d texts without content were left out", source, empty)
+        _logger.warning("%s: %d texts without content were left out", source, empty)
 
 
 def source_fingerprints(sources: Sequence[str]) -> list[dict[str, Any]]:

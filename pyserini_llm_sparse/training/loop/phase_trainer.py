@@ -34,7 +34,7 @@ from pyserini_llm_sparse.training.retriever.model import TrainableModel
 
 WEIGHTS = "model.safetensors"  # the name by which the Trainer recognises a checkpoint
 
-_logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 # What is overridden, with the parameters that the overriding methods count on.
 _OVERRIDDEN = {

@@ -22,7 +22,7 @@ CROWDED_SHARE = 0.5
 _SIDES = ("query", "document")
 _PLURALS = {"query": "queries", "document": "documents"}
 
-logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 def vector_health(queries: Tensor, documents: Tensor) -> dict[str, float]:
@@ -112,7 +112,7 @@ class CollapseDetector:
         crowded = self._crowded(step, health)
         if crowded and not self._warned:
             self._warned = True
-            logger.warning("step %d: %s", step, crowded)
+            _logger.warning("step %d: %s", step, crowded)
 
     def _message(self, step: int, side: str, state: str, health: Mapping[str, float]) -> str:
         """Say what was seen and which setting to change."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BM25 = "bm25"
 CHUNK = 256  # queries searched at a time; each may have a thousand hits
 
-logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def mine(config: MineConfig, *, overwrite: bool = False, progress: Progress | No
             documents = store.documents
         counts = output.finish(chunks)
     if counts["without_negatives"]:
-        logger.warning(
+        _logger.warning(
             "%s: %d examples have no negative, and training with negatives will leave them out: raise hits, or lower "
             "first_rank or least_margin",
             config.output, counts["without_negatives"],
@@ -199,7 +199,7 @@ def _opened(config: MineConfig, encoder: SparseEncoder | None, work: Path, store
     """Index the documents unless that is done already, and open the index."""
     path, done, vectors = work / "index", work / "index.done", work / "vectors"
     if not done.exists():
-        logger.info("%s: indexing %d documents", config.output, store.documents)
+        _logger.info("%s: indexing %d documents", config.output, store.documents)
         if encoder is None:
             index_texts(store.folder, path, threads=config.threads, count=store.documents)
         else:

@@ -12,7 +12,7 @@ from pyserini_llm_sparse.files.records import Document
 from pyserini_llm_sparse.files.topics import read_topics
 from pyserini_llm_sparse.files.trec import qrels_file, read_qrels
 
-_logger = logging.getLogger("pyserini_llm_sparse")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
