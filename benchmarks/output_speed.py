@@ -66,7 +66,7 @@ class FreeEncoder:
 
         self.spec = EncodingSpec(attention="causal", impact_factor=FACTOR)
         self.vocabulary = TermVocabulary(tokens())
-        self.checkpoint = SimpleNamespace(precision="none")
+        self.loader = SimpleNamespace(precision="none")
         self.engine = None
         self._vectors = vectors_of(len(documents))
         self._row_of = {text: row for row, (_, text) in enumerate(documents)}

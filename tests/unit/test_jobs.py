@@ -446,7 +446,7 @@ def test_a_run_that_failed_at_a_bad_record_may_go_on_by_skipping_it(
 def test_a_document_without_any_term_is_written_and_reported(
     corpus: Path, tmp_path: Path, encoder: SparseEncoder
 ) -> None:
-    every_id = tuple(range(len(encoder.vocabulary)))
+    every_id = tuple(range(len(encoder.vocabulary.terms)))
     none = SparseEncoder.load(str(checkpoint("llama_causal")), device="cpu", excluded_token_ids=every_id)
     report = run(none, corpus, tmp_path / "vectors")
     assert (report.documents, report.empty, report.skipped) == (COUNT, COUNT, 0)
