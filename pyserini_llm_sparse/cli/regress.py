@@ -45,7 +45,7 @@ def command(
     """Carry out the command that `HELP` describes."""
     from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
     from pyserini_llm_sparse.files.work import LOCK, held
-    from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
+    from pyserini_llm_sparse.regressions.recipe.fields import load_recipe
     from pyserini_llm_sparse.regressions.report.markdown import as_json, report, score_table
     from pyserini_llm_sparse.regressions.report.page import page
     from pyserini_llm_sparse.regressions.run.plan import plan_recipe

@@ -1,14 +1,18 @@
-"""Read files of settings in YAML, and tell on which line each setting stands."""
+"""Files of settings in YAML and JSON: their content, the line of each setting, and their mistakes in words."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 Place = tuple[str | int, ...]
 """Where a setting stands: the keys, and in lists the numbers, that lead to it."""
@@ -59,6 +63,50 @@ def read_value(text: str) -> Any:
         return yaml.load(text, Loader=_loader())
     except yaml.YAMLError as error:
         raise ValueError(text) from error
+
+
+class Mistake(NamedTuple):
+    """A setting that does not pass a check.
+
+    Attributes:
+        field: The first key that leads to it.
+        line: Its line, or that of the closest setting above it that is written down; None if there is none.
+        reason: ``field: what is wrong; remedy``.
+    """
+
+    field: str
+    line: int | None
+    reason: str
+
+
+def mistakes(
+    error: ValidationError, lines: Mapping[Place, int], if_needed: str = "or correct its name"
+) -> list[Mistake]:
+    """Return what pydantic found wrong with settings, in the order of their lines.
+
+    Args:
+        error: What it raised. A check of several fields names the one that it is about first: ``a.b: why; remedy``.
+        lines: The line of each setting.
+        if_needed: What to do with a field that does not exist, if not to remove it.
+    """
+    found = []
+    for one in error.errors():
+        message = str(one["msg"]).removeprefix("Value error, ")
+        place: Place = one["loc"] or tuple(message.partition(":")[0].split("."))
+        known: Place = ()
+        for part in place:  # pydantic adds names of its own, such as the kind of a system
+            if (*known, part) in lines:
+                known = (*known, part)
+        name = ".".join(map(str, known or place))
+        if one["type"] == "missing":
+            reason = f"{'.'.join(map(str, (*known, place[-1])))}: missing; add it"
+        elif one["type"] == "extra_forbidden":
+            reason = f"{name}: no such field; remove it, {if_needed}"
+        else:
+            reason = message if not one["loc"] else f"{name}: {message}"
+            reason += "" if ";" in message else "; correct it"
+        found.append(Mistake(str(place[0]), lines.get(known), reason))
+    return sorted(found, key=lambda mistake: mistake.line or 0)
 
 
 def _find_lines(node: Any, place: Place, path: Path, lines: dict[Place, int]) -> None:

@@ -23,8 +23,7 @@ from pyserini_llm_sparse.regressions.outcome.scores import (
     mean_scores,
     score_systems,
 )
-from pyserini_llm_sparse.regressions.recipe.fields import Budget, CollectionSource, Expected
-from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
+from pyserini_llm_sparse.regressions.recipe.fields import Budget, CollectionSource, Expected, load_recipe
 from pyserini_llm_sparse.regressions.run.collection import DOCUMENTS, QRELS, TOPICS, Collection
 from pyserini_llm_sparse.regressions.run.plan import CollectionPlan, plan_recipe
 from pyserini_llm_sparse.regressions.run.steps import Step

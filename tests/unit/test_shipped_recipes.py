@@ -11,8 +11,7 @@ import pytest
 from pyserini_llm_sparse.files.measures import parse_measure
 from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.published import published
-from pyserini_llm_sparse.regressions.recipe.fields import Recipe
-from pyserini_llm_sparse.regressions.recipe.recipe_file import load_recipe
+from pyserini_llm_sparse.regressions.recipe.fields import Recipe, load_recipe
 from pyserini_llm_sparse.regressions.recipe.systems import Csplade, Dense, Run, Splade
 from pyserini_llm_sparse.regressions.run.plan import plan_recipe
 

@@ -1,4 +1,4 @@
-"""What a regression recipe says, validated; `recipe_file` reads it.
+"""The fields of a regression recipe, and its reader.
 
 Collections, systems, measures and expected scores are each named once; everything that is run follows from them.
 """
@@ -9,10 +9,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.errors import DataError, UsageError, at
 from pyserini_llm_sparse.files.measures import parse_measure
+from pyserini_llm_sparse.files.settings import mistakes, read_settings
 from pyserini_llm_sparse.regressions.recipe.systems import NAME, TRAINED, Fusion, Part, Run, System
 
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
@@ -211,3 +212,19 @@ class Recipe(Part):
     def against(self) -> str:
         """The system that the others are tested against."""
         return self.baseline or next(iter(self.systems))
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises:
+        ResourceError: The file cannot be read.
+        DataError: It is not YAML, or a field is unknown or has an impossible value; all such lines are named.
+    """
+    path = Path(path)
+    content, lines = read_settings(path, "recipe")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        found = (f"{at(path, mistake.line)}: {mistake.reason}" for mistake in mistakes(error, lines))
+        raise DataError("; ".join(found)) from error

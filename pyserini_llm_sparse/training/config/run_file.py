@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from pyserini_llm_sparse.errors import DataError, UsageError, at
-from pyserini_llm_sparse.files.settings import Place, read_settings, read_value
+from pyserini_llm_sparse.files.settings import mistakes, read_settings, read_value
 from pyserini_llm_sparse.training.config.fields import CONFIGS, Phase
 
 
@@ -40,9 +40,12 @@ def load_config(phase: Phase, path: str | Path | None, overrides: Sequence[str] 
     try:
         return CONFIGS[phase].model_validate(merged)
     except ValidationError as error:
-        found = sorted(error.errors(), key=lambda one: lines.get((_field(one),), 0))
-        message = "; ".join(_reason(one, lines, path, given) for one in found)
-        from_command_line = path is None or all(_field(one) in given for one in found)
+        found = mistakes(error, lines, "or see `train --help` for the fields of the phase")
+        message = "; ".join(
+            f"{'command line' if one.field in given or path is None else at(path, one.line)}: {one.reason}"
+            for one in found
+        )
+        from_command_line = path is None or all(one.field in given for one in found)
         raise (UsageError if from_command_line else DataError)(message) from error
 
 
@@ -63,25 +66,3 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         else:
             found[name] = value
     return found
-
-
-def _field(found: Any) -> str:
-    """Return the field that is wrong; where several do not go together, the one that the message starts with."""
-    return str(found["loc"][0]) if found["loc"] else _message(found).partition(":")[0]
-
-
-def _message(found: Any) -> str:
-    return str(found["msg"]).removeprefix("Value error, ")
-
-
-def _reason(found: Any, lines: Mapping[Place, int], path: str | Path | None, given: Mapping[str, Any]) -> str:
-    """Say where a value stands and what is wrong with it."""
-    name = _field(found)
-    where = "command line" if name in given or path is None else at(path, lines.get((name,)))
-    if found["type"] == "missing":
-        return f"{where}: {name}: missing; add it"
-    if found["type"] == "extra_forbidden":
-        return f"{where}: {name}: no such field; remove it, or see `train --help` for the fields of the phase"
-    if not found["loc"]:
-        return f"{where}: {_message(found)}"
-    return f"{where}: {'.'.join(str(part) for part in found['loc'])}: {_message(found)}; correct it"
