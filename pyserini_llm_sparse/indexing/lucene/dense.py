@@ -1,14 +1,10 @@
 """Dense vectors in Lucene's HNSW graph, for which Pyserini has no command that takes one's own encoder.
 
-    python -m pyserini_llm_sparse.indexing.lucene.dense index --vectors FAISS_FOLDER --index INDEX
-    python -m pyserini_llm_sparse.indexing.lucene.dense search --index INDEX --encoder MODEL --topics T.tsv --output RUN
-
 The vectors are those that ``pyserini.encode --to-faiss`` wrote. Anserini builds the index, and Lucene searches it.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any, Self
@@ -18,16 +14,12 @@ import orjson
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError, RunError
-from pyserini_llm_sparse.files.atomic import atomic_file
-from pyserini_llm_sparse.files.topics import read_topics
-from pyserini_llm_sparse.files.trec import run_lines
 from pyserini_llm_sparse.indexing.lucene.reading import DOCUMENT_ID, java_classes
 
 VECTOR = "vector"  # Anserini's field
 LINKS = 16  # of a node in the graph; this and the next are what Anserini's regressions use
 CANDIDATES_WHEN_BUILT = 100
 LEAST_CANDIDATES = 1000  # of a search, as in Anserini's regressions
-RUN_TAG = "lucene-hnsw"
 
 
 def index_vectors(vectors: Path, index: Path, threads: int = 1) -> int:
@@ -122,48 +114,3 @@ def _faiss() -> Any:
     except ImportError as error:
         raise PrerequisiteError("dense vectors: faiss is not installed; pip install faiss-cpu") from error
     return faiss
-
-
-def query_encoder(arguments: argparse.Namespace) -> Any:
-    """Return Pyserini's encoder of queries for the options of a search."""
-    from pyserini.encode import AutoQueryEncoder
-
-    return AutoQueryEncoder(
-        arguments.encoder, pooling=arguments.pooling, l2_norm=arguments.l2_norm, prefix=arguments.query_prefix
-    )
-
-
-def _search(arguments: argparse.Namespace) -> None:
-    encoder = query_encoder(arguments)
-    with DenseIndex(arguments.index) as opened, atomic_file(arguments.output) as stream:
-        for topic in read_topics(arguments.topics):
-            vector = encoder.encode(topic.text, max_length=arguments.max_length)
-            stream.write(run_lines(topic.id, opened.search(vector, arguments.hits), RUN_TAG))
-
-
-def main() -> None:
-    """Index or search."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("index")
-    one.add_argument("--vectors", type=Path, required=True, help="folder that pyserini.encode --to-faiss wrote")
-    one.add_argument("--index", type=Path, required=True)
-    one.add_argument("--threads", type=int, default=1)
-    other = commands.add_parser("search")
-    for name in ("--index", "--topics", "--output"):
-        other.add_argument(name, type=Path, required=True)
-    other.add_argument("--encoder", required=True, help="path or hub id; an encoder with a pooling (Pyserini's auto)")
-    other.add_argument("--pooling", default="cls")
-    other.add_argument("--l2-norm", action="store_true")
-    other.add_argument("--query-prefix")
-    other.add_argument("--max-length", type=int)
-    other.add_argument("--hits", type=int, default=1000)
-    arguments = parser.parse_args()
-    if arguments.command == "index":
-        index_vectors(arguments.vectors, arguments.index, arguments.threads)
-    else:
-        _search(arguments)
-
-
-if __name__ == "__main__":
-    main()

@@ -121,7 +121,7 @@ def _faiss(arguments: argparse.Namespace) -> Search:
     import faiss
     from pyserini.search.faiss import FaissSearcher
 
-    from pyserini_llm_sparse.indexing.lucene.dense import query_encoder
+    from pyserini_llm_sparse.regressions.run.dense_command import query_encoder
 
     faiss.omp_set_num_threads(1)
     searcher = _opened(FaissSearcher, arguments.index, query_encoder(arguments))
@@ -129,7 +129,8 @@ def _faiss(arguments: argparse.Namespace) -> Search:
 
 
 def _lucene_hnsw(arguments: argparse.Namespace) -> Search:
-    from pyserini_llm_sparse.indexing.lucene.dense import DenseIndex, query_encoder
+    from pyserini_llm_sparse.indexing.lucene.dense import DenseIndex
+    from pyserini_llm_sparse.regressions.run.dense_command import query_encoder
 
     encoder, index = query_encoder(arguments), DenseIndex(arguments.index)
     return lambda query: index.search(encoder.encode(query), HITS)

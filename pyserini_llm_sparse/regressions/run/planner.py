@@ -29,7 +29,7 @@ DATA = "{data}"  # in a command that trains: the folder of the collections
 _QUERIES_AT_ONCE = "64"  # in a dense search
 _INDEX_COMMAND = ("pyserini.index.lucene", "--generator", "DefaultLuceneDocumentGenerator")
 _ROOM = "pyserini_llm_sparse.regressions.run"
-_LUCENE_DENSE = "pyserini_llm_sparse.indexing.lucene.dense"
+_DENSE_COMMAND = f"{_ROOM}.dense_command"
 
 Contents = Mapping[str, Callable[[], str]]
 
@@ -187,7 +187,7 @@ class Planner:
         common = ["--index", index.place, "--topics", self._topics, "--output", f"{OWN_FOLDER}/{RUN}",
                   "--hits", str(self._recipe.hits)]  # fmt: skip
         if in_lucene:
-            command = [_LUCENE_DENSE, "search", *common, "--encoder", model, *how, *length, *prefix]
+            command = [_DENSE_COMMAND, "search", *common, "--encoder", model, *how, *length, *prefix]
         else:
             command = ["pyserini.search.faiss", *common, "--threads", self._threads, "--batch-size", _QUERIES_AT_ONCE]
             command += [*encoder, *length, *prefix, *self._removal]
@@ -263,7 +263,7 @@ class Planner:
             command += ["--dim", str(system.dimension), "--hnsw", "--threads", self._threads]
         else:
             built = INDEX
-            command = [_LUCENE_DENSE, "index", "--vectors", flat, "--index", f"{OWN_FOLDER}/{INDEX}"]
+            command = [_DENSE_COMMAND, "index", "--vectors", flat, "--index", f"{OWN_FOLDER}/{INDEX}"]
             command += ["--threads", self._threads]
         index = self._step(name, "index", "index the vectors", *command, after=(vectors,))
         return _Index(str(index.folder / built), (vectors, index))
