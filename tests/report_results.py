@@ -9,8 +9,8 @@ from typing import Any
 
 from pyserini_llm_sparse.regressions.outcome.scores import Judgements, score_systems
 from pyserini_llm_sparse.regressions.recipe.fields import Recipe
+from pyserini_llm_sparse.regressions.run.layout import EXPLAIN, EXPLAINED, FAISS, LUCENE, MEASURE, MEASURED
 from pyserini_llm_sparse.regressions.run.plan import CollectionPlan, plan_recipe
-from pyserini_llm_sparse.regressions.run.planner import EXPLAIN, EXPLAINED, FAISS, INDEX, MEASURE, MEASURED
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 
 HOSTILE = "</script><script>document.title = 'broken'</script><!-- <img src=x onerror=alert(1)> & \"quotes\""
@@ -124,9 +124,9 @@ def _write_run(path: Path, ranked: dict[str, list[str]], scores: dict[tuple[str,
 
 def _write_index(plan: CollectionPlan, system: str, chance: random.Random) -> None:
     for step in plan.systems[system][-1].after:
-        for name in (INDEX, FAISS):
+        for name in (LUCENE, FAISS):
             (step.folder / name).mkdir(parents=True, exist_ok=True)
-        (step.folder / INDEX / "segment").write_bytes(bytes(chance.randrange(2_000, 90_000)))
+        (step.folder / LUCENE / "segment").write_bytes(bytes(chance.randrange(2_000, 90_000)))
 
 
 def _write_details(

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyserini_llm_sparse.regressions.outcome.quantities import QUANTITIES, percentile
 from pyserini_llm_sparse.regressions.recipe.fields import Budget
 from pyserini_llm_sparse.regressions.recipe.systems import Fusion
-from pyserini_llm_sparse.regressions.run.plan import TRAINED
-from pyserini_llm_sparse.regressions.run.planner import FAISS, INDEX, MEASURE, MEASURED, SEARCH, VECTORS
+from pyserini_llm_sparse.regressions.run.layout import FAISS, LUCENE, MEASURE, MEASURED, SEARCH, TRAINED, VECTORS
 from pyserini_llm_sparse.regressions.run.steps import Step
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _documents_per_second(result: Result, found: CollectionResult, system: str) 
 def _index_bytes(steps: Sequence[Step]) -> int:
     """Return the size of what is searched."""
     searched = {before.folder for step in steps if step.folder.name == SEARCH for before in step.after}
-    files = [path for folder in searched for name in (INDEX, FAISS) for path in (folder / name).rglob("*")]
+    files = [path for folder in searched for name in (LUCENE, FAISS) for path in (folder / name).rglob("*")]
     return sum(path.stat().st_size for path in files if path.is_file())
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 from pyserini_llm_sparse.files.topics import read_topics
 from pyserini_llm_sparse.files.trec import read_qrels, read_run
-from pyserini_llm_sparse.regressions.run.planner import EXPLAIN, EXPLAINED
+from pyserini_llm_sparse.regressions.run.layout import EXPLAIN, EXPLAINED
 from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 
 # In the whole page, so that it stays small.

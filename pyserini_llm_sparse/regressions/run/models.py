@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError
 from pyserini_llm_sparse.files.digests import sampled_bytes
+from pyserini_llm_sparse.regressions.recipe.systems import NAME, TRAINED
+from pyserini_llm_sparse.regressions.run.layout import MODEL
+from pyserini_llm_sparse.regressions.run.steps import Step
 
 PACKAGE = "package:"
+_TRAINED_NAME = re.compile(f"{TRAINED}({NAME})")
+
+
+class TrainedModels:
+    """The models that a recipe trains; ``trained:NAME`` in a model's name is one of them."""
+
+    def __init__(self, steps: Mapping[str, Step]) -> None:
+        """Take the steps that train them, by their names."""
+        self._steps = steps
+
+    def steps_of(self, model: str) -> tuple[Step, ...]:
+        """Return the step that trains a model, if the recipe has it."""
+        return tuple(self._steps[found[1]] for found in _TRAINED_NAME.finditer(model))
+
+    def located(self, model: str) -> str:
+        """Return a model's name with the folder of a model that the recipe trains in its place."""
+        return _TRAINED_NAME.sub(lambda found: str(self._steps[found[1]].folder / MODEL), model)
 
 
 def located(model: str) -> str:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from pyserini_llm_sparse.regressions.recipe.fields import Recipe
 from pyserini_llm_sparse.regressions.run.collection import QRELS, TOPICS, Collection
-from pyserini_llm_sparse.regressions.run.planner import DATA, RUN, Planner, versions
+from pyserini_llm_sparse.regressions.run.collection_steps import CollectionSteps, versions
+from pyserini_llm_sparse.regressions.run.indexes import Indexes
+from pyserini_llm_sparse.regressions.run.layout import COLLECTION, RUN, TRAINED
+from pyserini_llm_sparse.regressions.run.models import TrainedModels
+from pyserini_llm_sparse.regressions.run.planner import Planner
 from pyserini_llm_sparse.regressions.run.steps import Step
 
-COLLECTION = "_collection"  # beside the systems, none of which can have this name
-TRAINED = "_trained"  # beside the recipes, which share what they train
+DATA = "{data}"  # in a command that trains: the folder of the collections
 
 
 @dataclass
@@ -73,26 +76,27 @@ def plan_recipe(
         threads: Of indexing and searching.
         only: Names of the systems that are wanted; None for all.
     """
-    trained = {
+    trained = TrainedModels({
         name: Step(
             f"train {name} (takes {training.minutes})", work.parent / TRAINED / name,
             tuple(part.replace(DATA, str(data)) for part in training.command), contents={"versions": versions},
             resumes=True,
         )
         for name, training in recipe.train.items()
-    }  # fmt: skip
+    })  # fmt: skip
     plans: dict[str, CollectionPlan] = {}
-    planners: dict[str, Planner] = {}
+    indexes: dict[str, Indexes] = {}
     for name, source in recipe.collections.items():
         collection = Collection(source, data)
         prepared = Step(
             f"{name}: prepare the collection", work / name / COLLECTION, work=collection.write,
             contents={"collection": collection.digest},
         )  # fmt: skip
-        shared = None if source.documents_of is None else planners[source.documents_of]
-        planner = planners[name] = Planner(recipe, prepared, data, work / name, threads, trained, shared)
+        own = CollectionSteps(prepared, work / name, threads)
+        indexes[name] = indexes.get(source.documents_of or "") or Indexes(own, data, trained)
+        planner = Planner(recipe, own, indexes[name], data, trained)
         plans[name] = CollectionPlan(
-            name, prepared, planner.documents, tuple(only or recipe.systems),
+            name, prepared, indexes[name].documents, tuple(only or recipe.systems),
             {system: planner.steps(system) for system in recipe.systems},
             {system: planner.details(system) for system in recipe.systems},
         )  # fmt: skip
