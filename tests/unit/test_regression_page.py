@@ -24,6 +24,7 @@ from pyserini_llm_sparse.regressions.outcome.quantities import (
     rate_shown,
     seconds_shown,
 )
+from pyserini_llm_sparse.regressions.outcome.results import CollectionResult, Result
 from pyserini_llm_sparse.regressions.report import page_data as page_data_module
 from pyserini_llm_sparse.regressions.report import page_queries
 from pyserini_llm_sparse.regressions.report.labels import Box, place_labels
@@ -31,7 +32,6 @@ from pyserini_llm_sparse.regressions.report.markdown import report
 from pyserini_llm_sparse.regressions.report.page import embedded, page, rendered
 from pyserini_llm_sparse.regressions.report.page_data import PageData, page_data
 from pyserini_llm_sparse.regressions.report.plots import cost_plot
-from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from tests.report_results import BROKEN, HOSTILE, RELEVANT, made_up_result
 
 
@@ -174,7 +174,7 @@ def test_budgets_are_told_beside_the_costs_in_both_reports(result: Result, text:
     assert table.count('<span class="tag fail">FAIL</span></div><div class="test">at most 1 B</div>') == 1
     assert table.count('<span class="tag ok">OK</span></div><div class="test">at most 278 h</div>') == 1
     assert re.search(r"^\| csplade \|.* FAIL \(at most 1 B\) \|.* OK \(at most 278 h\) \|$", report(result), re.M)
-    size = result.costs["first"]["csplade"].index_bytes
+    size = result.collections["first"].costs["csplade"].index_bytes
     assert f"first: csplade: index_bytes is {size:,}, at most 1 was budgeted" in result.failed
 
 

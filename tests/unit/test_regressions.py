@@ -15,6 +15,7 @@ from pyserini_llm_sparse.cli.app import main
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
 from pyserini_llm_sparse.files.work import held
 from pyserini_llm_sparse.regressions.outcome.costs import Costs, held_against
+from pyserini_llm_sparse.regressions.outcome.results import Result
 from pyserini_llm_sparse.regressions.outcome.scores import (
     Judgements,
     holm,
@@ -27,7 +28,7 @@ from pyserini_llm_sparse.regressions.recipe.fields import Budget, CollectionSour
 from pyserini_llm_sparse.regressions.run.collection import DOCUMENTS, QRELS, TOPICS, Collection
 from pyserini_llm_sparse.regressions.run.plan import CollectionPlan, plan_recipe
 from pyserini_llm_sparse.regressions.run.steps import Step
-from pyserini_llm_sparse.regressions.runner import Result, run_recipe
+from pyserini_llm_sparse.regressions.runner import run_recipe
 
 RECIPE = """\
 title: A comparison

@@ -1,20 +1,21 @@
-"""What a system costs on a collection, from the records of its steps, and whether that is within its budget."""
+"""The costs of a system on a collection, from the records of its steps, held against its budget."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pyserini_llm_sparse.regressions.outcome.quantities import QUANTITIES, percentile
 from pyserini_llm_sparse.regressions.recipe.fields import Budget
-from pyserini_llm_sparse.regressions.recipe.systems import Fusion
+from pyserini_llm_sparse.regressions.recipe.systems import Fusion, System
 from pyserini_llm_sparse.regressions.run.layout import FAISS, LUCENE, MEASURE, MEASURED, SEARCH, TRAINED, VECTORS
+from pyserini_llm_sparse.regressions.run.plan import CollectionPlan
 from pyserini_llm_sparse.regressions.run.steps import Step
 
-if TYPE_CHECKING:
-    from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
+Records = Mapping[Step, Mapping[str, Any]]
+"""What is kept of the steps that are done."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,28 @@ class Costs:
     peak_bytes: int | None = None
 
 
-def system_costs(result: Result, found: CollectionResult, system: str) -> Costs:
-    """Return the costs of a system that ran."""
-    steps = found.plan.systems[system]
-    records = [result.records[step] for step in steps if step.command and step.folder.parent.name != TRAINED]
-    peaks = [record["peak_bytes"] for record in records if record["peak_bytes"]]
-    measured = [_measured(result, found, part) for part in _parts(result, system)]
+def system_costs(systems: Mapping[str, System], plan: CollectionPlan, records: Records, system: str) -> Costs:
+    """Return the costs of a system.
+
+    Args:
+        systems: The recipe's, by name.
+        plan: Of the collection.
+        records: Of all steps that are done, the system's among them.
+        system: Its name.
+    """
+    steps = plan.systems[system]
+    took = [records[step] for step in steps if step.command and step.folder.parent.name != TRAINED]
+    peaks = [record["peak_bytes"] for record in took if record["peak_bytes"]]
+    measured = [_measured(plan.details.get(part, ()), records) for part in _parts(systems, system)]
     latency = _latencies(measured)
     return Costs(
-        documents_per_second=_documents_per_second(result, found, system),
+        documents_per_second=None if isinstance(systems[system], Fusion) else _encoded(plan, records, steps),
         index_bytes=_index_bytes(steps) or None,
         postings=_sum(measured, "postings"),
         latency_p50_ms=percentile(latency, 0.5) if latency else None,
         latency_p99_ms=percentile(latency, 0.99) if latency else None,
         model_bytes=_sum(measured, "model_bytes", needs_all=False),
-        seconds=round(sum(record["seconds"] for record in records), 3) if records else None,
+        seconds=round(sum(record["seconds"] for record in took), 3) if took else None,
         peak_bytes=max(peaks, default=None),
     )
 
@@ -76,6 +84,11 @@ class Held(NamedTuple):
     bound: str
     limit: float
 
+    @property
+    def reason(self) -> str:
+        """What it is and what it may be, in words."""
+        return f"{_exact(self.value)}, {self.bound} {_exact(self.limit)} was budgeted"
+
 
 def held_against(costs: Costs, budget: Budget) -> dict[str, Held]:
     """Return the verdicts of what has a budget, by its field; of what is not known there is none."""
@@ -90,12 +103,13 @@ def held_against(costs: Costs, budget: Budget) -> dict[str, Held]:
     return held
 
 
-def _documents_per_second(result: Result, found: CollectionResult, system: str) -> float | None:
-    documents = result.records.get(found.plan.documents, {}).get("documents")
-    encoding = [step for step in found.plan.systems[system] if step.folder.name == VECTORS]
-    if not documents or len(encoding) != 1 or isinstance(result.recipe.systems[system], Fusion):
+def _encoded(plan: CollectionPlan, records: Records, steps: Sequence[Step]) -> float | None:
+    """Return how many documents were encoded in a second."""
+    documents = records.get(plan.documents, {}).get("documents")
+    encoding = [step for step in steps if step.folder.name == VECTORS]
+    if not documents or len(encoding) != 1:
         return None
-    return float(documents / result.records[encoding[0]]["seconds"])
+    return float(documents / records[encoding[0]]["seconds"])
 
 
 def _index_bytes(steps: Sequence[Step]) -> int:
@@ -117,19 +131,22 @@ def _sum(measured: Sequence[dict[str, Any]], name: str, needs_all: bool = True) 
     return sum(known) if known and (len(known) == len(measured) or not needs_all) else None
 
 
-def _parts(result: Result, system: str) -> list[str]:
+def _parts(systems: Mapping[str, System], system: str) -> list[str]:
     """Return the systems that have indexes of their own and together make a system's ranking."""
-    described = result.recipe.systems[system]
+    described = systems[system]
     if not isinstance(described, Fusion):
         return [system]
-    return list(dict.fromkeys(part for one in described.of for part in _parts(result, one)))
+    return list(dict.fromkeys(part for one in described.of for part in _parts(systems, one)))
 
 
-def _measured(result: Result, found: CollectionResult, system: str) -> dict[str, Any]:
+def _measured(details: Sequence[Step], records: Records) -> dict[str, Any]:
     """Return what the step found that measures a system; nothing if that was not done."""
-    steps = found.plan.details.get(system, ())
-    step = next((step for step in steps if step.folder.name == MEASURE and step in result.records), None)
+    step = next((step for step in details if step.folder.name == MEASURE and step in records), None)
     if step is None:
         return {}
     measured: dict[str, Any] = json.loads((step.folder / MEASURED).read_text(encoding="utf-8"))
     return measured
+
+
+def _exact(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -9,8 +9,8 @@ from typing import Any
 
 from pyserini_llm_sparse.regressions.outcome.costs import Held
 from pyserini_llm_sparse.regressions.outcome.quantities import QUANTITIES, Quantity
+from pyserini_llm_sparse.regressions.outcome.results import CollectionResult, Result
 from pyserini_llm_sparse.regressions.outcome.scores import CONFIDENCE, Score
-from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from pyserini_llm_sparse.system import allowed_cores, installed_version
 
 SIGNIFICANT = 0.05
@@ -31,7 +31,7 @@ def as_json(result: Result) -> dict[str, Any]:
                 system: {measure: _score_json(score) for measure, score in scores.items()}
                 for system, scores in found.scores.items()
             },
-            "costs": {system: asdict(costs) for system, costs in result.costs[name].items()},
+            "costs": {system: asdict(costs) for system, costs in found.costs.items()},
             "budgets": {
                 system: {field: one._asdict() for field, one in held.items()}
                 for system, held in result.budgets[name].items()
@@ -112,7 +112,7 @@ def _costs(result: Result, found: CollectionResult) -> Iterator[str]:
     yield _row(["system", *(quantity.title for quantity in QUANTITIES)])
     yield _row(["---"] * (len(QUANTITIES) + 1))
     for system in found.scores:
-        costs, held = asdict(result.costs[found.plan.name][system]), result.budgets[found.plan.name].get(system, {})
+        costs, held = asdict(found.costs[system]), result.budgets[found.plan.name].get(system, {})
         yield _row([system, *(_cost_cell(one, costs[one.field], held.get(one.field)) for one in QUANTITIES)])
     yield ""
     yield (

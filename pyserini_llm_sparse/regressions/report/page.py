@@ -15,6 +15,7 @@ from html import escape
 from importlib.resources import files
 
 from pyserini_llm_sparse.regressions.outcome.quantities import PLOTTED, QUANTITIES
+from pyserini_llm_sparse.regressions.outcome.results import Result
 from pyserini_llm_sparse.regressions.report.page_data import CollectionData, PageData, SystemData, page_data
 from pyserini_llm_sparse.regressions.report.page_tables import (
     legend,
@@ -26,7 +27,6 @@ from pyserini_llm_sparse.regressions.report.page_tables import (
     step_table,
 )
 from pyserini_llm_sparse.regressions.report.plots import cost_plot
-from pyserini_llm_sparse.regressions.runner import Result
 
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 

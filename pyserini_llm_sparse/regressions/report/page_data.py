@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pyserini_llm_sparse.files.digests import file_sha256
 from pyserini_llm_sparse.regressions.outcome.costs import Held
 from pyserini_llm_sparse.regressions.outcome.quantities import bytes_shown
+from pyserini_llm_sparse.regressions.outcome.results import CollectionResult, Result
 from pyserini_llm_sparse.regressions.outcome.scores import CONFIDENCE, Score
 from pyserini_llm_sparse.regressions.recipe.fields import Recipe
 from pyserini_llm_sparse.regressions.report.markdown import COUNTS, SIGNIFICANT
 from pyserini_llm_sparse.regressions.report.page_queries import DIGITS, QueryData, judged_queries, limit_explanations
-from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 from pyserini_llm_sparse.system import allowed_cores, installed_version, processor_field
 
 PROFILE = 180  # values of a profile of differences
@@ -180,7 +180,7 @@ def _system(result: Result, found: CollectionResult, name: str) -> SystemData:
         "settings": _settings(recipe, name),
         "is_baseline": name == recipe.against,
         "scores": {measure: _score(score) for measure, score in found.scores[name].items()},
-        "costs": asdict(result.costs[found.plan.name][name]),
+        "costs": asdict(found.costs[name]),
         "budgets": result.budgets[found.plan.name].get(name, {}),
         "outcomes": {measure: _outcomes(values) for measure, values in differences.items()},
         "profiles": {measure: _profile(values) for measure, values in differences.items()},

@@ -12,8 +12,8 @@ from typing import Any, TypedDict
 
 from pyserini_llm_sparse.files.topics import read_topics
 from pyserini_llm_sparse.files.trec import read_qrels, read_run
+from pyserini_llm_sparse.regressions.outcome.results import CollectionResult, Result
 from pyserini_llm_sparse.regressions.run.layout import EXPLAIN, EXPLAINED
-from pyserini_llm_sparse.regressions.runner import CollectionResult, Result
 
 # In the whole page, so that it stays small.
 QUERIES = 1500

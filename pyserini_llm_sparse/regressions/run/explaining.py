@@ -124,7 +124,7 @@ def opened(arguments: argparse.Namespace) -> Iterator[Explainer]:
     if arguments.bm25:
         yield Bm25Explainer(arguments.index, arguments.k1, arguments.b, arguments.rm3)
         return
-    from pyserini_llm_sparse import SparseEncoder
+    from pyserini_llm_sparse.encoder import SparseEncoder
     from pyserini_llm_sparse.indexing.lucene import LuceneIndex
 
     encoder = SparseEncoder.load(arguments.encoder)
