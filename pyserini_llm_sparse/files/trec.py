@@ -1,13 +1,15 @@
-"""Read relevance judgements: BEIR's three columns with a header, or TREC's four without."""
+"""Relevance judgements and run files: BEIR's and TREC's columns."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, read_lines
+from pyserini_llm_sparse.files.records import excerpt
 
 
 def qrels_file(folder: str | Path, split: str) -> Path:
@@ -27,6 +29,9 @@ def qrels_file(folder: str | Path, split: str) -> Path:
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """Return ``{query id: {document id: grade}}``; of a pair that occurs twice, the last grade counts.
 
+    A line has BEIR's columns, query id, document id and grade, with or without a header, or TREC's, with an iteration
+    after the query id that is not used.
+
     Raises:
         ResourceError: The file cannot be read.
         DataError: A line is no judgement; file and line are named.
@@ -37,16 +42,16 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         if line is not None and not line.strip():
             continue
         try:
-            query, *_, document, grade = (line or b"").decode("utf-8").split()
+            query, *iteration, document, grade = (line or b"").decode("utf-8").split()
             value = float(grade)
-            if not value.is_integer():
-                raise ValueError(grade)
+            if len(iteration) > 1 or not value.is_integer():
+                raise ValueError(line)
         except ValueError as error:
             if number == 1 and line is not None and line.split()[:1] in ([b"query-id"], [b"query_id"], [b"qid"]):
                 continue
             raise DataError(
-                f"{at(path, number)}: not a judgement: query id, document id and a whole number as grade are expected; "
-                "correct or remove the line"
+                f"{at(path, number)}: not a judgement: query id, document id and a whole number as grade are expected, "
+                "or TREC's four columns; correct or remove the line"
             ) from error
         qrels.setdefault(query, {})[document] = int(value)
     if not qrels:
@@ -64,11 +69,51 @@ class Ranked(NamedTuple):
 
 
 def read_run(path: Path) -> Iterator[Ranked]:
-    """Yield the lines of a run file, in their order."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            query, _, document, rank, score, _ = line.split()
-            yield Ranked(query, document, int(rank), float(score))
+    """Yield the lines of a run file, in their order; empty ones are left out.
+
+    Each has six columns with white space between them: query id, ``Q0``, document id, rank, score and tag. The rank is
+    a whole number and the score a finite one; the second and the last column are not used.
+
+    Raises:
+        ResourceError: The file cannot be read.
+        DataError: A line is of another shape, which is named with its number, or there is none.
+    """
+    is_empty = True
+    for number, line in read_lines(path):
+        if line is not None and not line.strip():
+            continue
+        try:
+            query, _, document, rank, score, _ = (line or b"").split()
+            ranked = Ranked(query.decode(), document.decode(), int(rank), float(score))
+            if not math.isfinite(ranked.score):
+                raise ValueError(score)
+        except ValueError as error:
+            raise DataError(
+                f"{at(path, number)}: not a line of a run: {_misshape(line)}; write query id, Q0, document id, rank, "
+                "score and tag in each line"
+            ) from error
+        is_empty = False
+        yield ranked
+    if is_empty:
+        raise DataError(f"{path}: no ranking: the file holds no lines of a run; check what should have written it")
+
+
+def _misshape(line: bytes | None) -> str:
+    """Return why a line is none of a run."""
+    if line is None:
+        return "it is longer than any ids are"
+    columns = line.split()
+    try:
+        shown = [excerpt(ascii(column.decode())) for column in columns]
+    except UnicodeDecodeError:
+        return "it is not UTF-8"
+    if len(columns) != 6:
+        return f"it has {len(columns)} column{'' if len(columns) == 1 else 's'}, not six"
+    try:
+        int(columns[3])
+    except ValueError:
+        return f"its rank {shown[3]} is not a whole number"
+    return f"its score {shown[4]} is not a finite number"
 
 
 def run_lines(identifier: str, hits: Sequence[tuple[str, float]], tag: str) -> bytes:

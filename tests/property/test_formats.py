@@ -6,13 +6,16 @@ import json
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.files.corpus import parse_json, read_corpus
 from pyserini_llm_sparse.files.duplicates import SeenIds
 from pyserini_llm_sparse.files.records import Document, RecordProblem, Rejected
 from pyserini_llm_sparse.files.topics import read_topics
+from pyserini_llm_sparse.files.trec import Ranked, read_run
 from pyserini_llm_sparse.files.vector_lines import pretokenized, vector_line
 from pyserini_llm_sparse.indexing.vectors.windows import windows
 from pyserini_llm_sparse.modelling.terms import escape
@@ -102,3 +105,55 @@ def test_windows_lose_no_record_and_keep_the_order(given: list[tuple[str, int]],
     rejected: list[Rejected] = [record for window in cut for record in window.rejected]
     assert sorted(record.line for record in (*documents, *rejected)) == [record.line for record in records]
     assert [document.id for document in documents] == list(dict.fromkeys(names))
+
+
+names = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=12)
+ranked = st.builds(Ranked, names, names, st.integers(0, 10**6), st.floats(allow_nan=False, allow_infinity=False))
+
+
+@given(st.lists(ranked, min_size=1, max_size=8), st.sampled_from([" ", "\t", "   "]), st.sampled_from(["\n", "\r\n\n"]))
+def test_lines_of_a_run_arrive_unchanged(lines: list[Ranked], between: str, end: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.txt"
+        rows = [between.join((one.query, "Q0", one.document, str(one.rank), repr(one.score), "tag")) for one in lines]
+        path.write_text("".join(f"{row}{end}" for row in rows), encoding="utf-8", newline="")
+        assert list(read_run(path)) == lines
+
+
+@given(st.one_of(st.binary(max_size=80), st.lists(names, max_size=8).map(lambda words: " ".join(words).encode())))
+def test_any_bytes_are_a_run_or_one_line_that_says_why_not(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.txt"
+        path.write_bytes(content)
+        try:
+            assert list(read_run(path))
+        except DataError as error:
+            assert str(error).startswith(str(path)) and str(error).isprintable() and "; " in str(error)
+
+
+MISSHAPEN = {
+    "1 Q0 d1": "3 columns, not six",
+    "1\td1\t1": "3 columns, not six",
+    "1 Q0 d1 1 9.0": "5 columns, not six",
+    "1 Q0 d1 1 9.0 my tag": "7 columns, not six",
+    "1 Q0 d1 first 9.0 x": "its rank 'first' is not a whole number",
+    "1 Q0 d1 1.0 9.0 x": "its rank '1.0' is not a whole number",
+    f"1 Q0 d1 {'9' * 5000} 1 x": "its rank '99",
+    "1 Q0 d1 -1 high x": "its score 'high' is not a finite number",
+    "1 Q0 d1 1 nan x": "its score 'nan' is not a finite number",
+    "1 Q0 d1 1 1e999 x": "its score '1e999' is not a finite number",
+}
+
+
+@given(st.lists(ranked, max_size=3), st.sampled_from(sorted(MISSHAPEN)))
+def test_a_line_of_another_shape_is_named_with_what_is_wrong(before: list[Ranked], line: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.txt"
+        rows = [f"{one.query} Q0 {one.document} {one.rank} {one.score!r} tag" for one in before]
+        path.write_text("\n".join([*rows, line]), encoding="utf-8")
+        with pytest.raises(DataError) as caught:
+            list(read_run(path))
+    told = str(caught.value)
+    assert told.startswith(f"{path}:{len(rows) + 1}: not a line of a run: it") and len(told) < 400
+    assert MISSHAPEN[line] in told
+    assert told.endswith("; write query id, Q0, document id, rank, score and tag in each line")

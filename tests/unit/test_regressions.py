@@ -227,6 +227,15 @@ def test_a_ranking_of_something_else_is_a_system(tmp_path: Path) -> None:
     assert dev.run("theirs").read_text() == "q Q0 d 1 1.0 tag\n"
 
 
+def test_a_compressed_ranking_is_taken_decompressed(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    path = write_recipe(tmp_path, OTHER_SYSTEMS.replace("{collection}.txt", "{collection}.gz"))
+    (tmp_path / "runs" / "dev.gz").write_bytes(gzip.compress(b"q Q0 d 1 1.0 tag\n"))
+    dev, _ = plan_recipe(load_recipe(path), tmp_path, tmp_path / "work", 1)
+    dev.systems["theirs"][-1].run()
+    assert dev.run("theirs").read_text() == "q Q0 d 1 1.0 tag\n"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [

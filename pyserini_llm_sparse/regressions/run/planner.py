@@ -11,6 +11,8 @@ from typing import Any
 from pyserini_llm_sparse.errors import ResourceError
 from pyserini_llm_sparse.files.atomic import disk_errors
 from pyserini_llm_sparse.files.digests import file_sha256
+from pyserini_llm_sparse.files.lines import open_bytes
+from pyserini_llm_sparse.files.trec import read_run
 from pyserini_llm_sparse.regressions.recipe.fields import Recipe
 from pyserini_llm_sparse.regressions.recipe.systems import Bm25, Csplade, Dense, Fusion, Run, Splade
 from pyserini_llm_sparse.regressions.run.collection_steps import CollectionSteps, Contents
@@ -194,8 +196,11 @@ class Planner:
 
 
 def _copy_run(path: Path, folder: Path) -> dict[str, Any]:
-    with disk_errors(folder):
-        shutil.copyfile(path, folder / RUN)
+    """Copy a ranking of something else, decompressed, once every line of it is known to be one."""
+    for _ in read_run(path):
+        pass
+    with disk_errors(folder), open_bytes(path) as source, (folder / RUN).open("wb") as copy:
+        shutil.copyfileobj(source, copy)
     return {}
 
 
