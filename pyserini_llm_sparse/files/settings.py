@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
+from pyserini_llm_sparse.files.records import excerpt
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+MAXIMUM_SETTINGS = 100_000  # of a file, those that aliases stand for counted each time
 Place = tuple[str | int, ...]
 """Where a setting stands: the keys, and in lists the numbers, that lead to it."""
 
@@ -27,7 +29,7 @@ def read_settings(path: Path, kind: str) -> tuple[dict[str, Any], dict[Place, in
 
     Raises:
         ResourceError: The file cannot be read.
-        DataError: It is no YAML, no mapping, or a key is given twice.
+        DataError: It is no YAML, no mapping, a key is given twice, or there are more than `MAXIMUM_SETTINGS`.
     """
     import yaml
 
@@ -37,18 +39,24 @@ def read_settings(path: Path, kind: str) -> tuple[dict[str, Any], dict[Place, in
         raise ResourceError(f"{path}: cannot read the {kind}: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a {kind}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+    lines: dict[Place, int] = {}
     try:
-        node = yaml.compose(text, Loader=_loader())
-        content = yaml.load(text, Loader=_loader())  # a SafeLoader that knows 1e-5
+        loader = _loader()(text)
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise DataError(f"{path}: not a {kind}: one `field: value` a line is expected; correct it")
+        _find_lines(
+            node, (), path, lines
+        )  # before anything is made of it: aliases can stand for any number of settings
+        return loader.construct_document(node), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or "malformed"
         raise DataError(f"{at(path, mark.line + 1 if mark else None)}: not YAML: {why}; correct it") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise DataError(f"{path}: not a {kind}: one `field: value` a line is expected; correct it")
-    lines: dict[Place, int] = {}
-    _find_lines(node, (), path, lines)
-    return content, lines
+    except RecursionError as error:
+        raise DataError(
+            f"{path}: not a {kind}: an alias is part of itself, or brackets are nested too deeply; correct it"
+        ) from error
 
 
 def read_value(text: str) -> Any:
@@ -61,7 +69,7 @@ def read_value(text: str) -> Any:
 
     try:
         return yaml.load(text, Loader=_loader())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(text) from error
 
 
@@ -113,25 +121,44 @@ def _find_lines(node: Any, place: Place, path: Path, lines: dict[Place, int]) ->
     import yaml
 
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            own = (*place, str(key.value))
-            if own in lines:
-                raise DataError(f"{at(path, key.start_mark.line + 1)}: {key.value}: given twice; remove one of them")
-            lines[own] = key.start_mark.line + 1
-            _find_lines(value, own, path, lines)
+        parts = [(str(key.value), key, value) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            lines[*place, number] = value.start_mark.line + 1
-            _find_lines(value, (*place, number), path, lines)
+        parts = [(number, value, value) for number, value in enumerate(node.value)]
+    else:
+        return
+    for name, key, value in parts:
+        line, own = key.start_mark.line + 1, (*place, name)
+        if own in lines:
+            raise DataError(f"{at(path, line)}: {name}: given twice; remove one of them")
+        if len(lines) == MAXIMUM_SETTINGS:
+            raise DataError(
+                f"{at(path, line)}: too many settings: aliases (*) make more than {MAXIMUM_SETTINGS:,} of them; write "
+                "out those that are meant"
+            )
+        lines[own] = line
+        _find_lines(value, own, path, lines)
 
 
 @cache
 def _loader() -> Any:
-    """Return a safe loader to which ``1e-5`` is a number, as in YAML 1.2; to YAML 1.1 it is text."""
+    """Return a safe loader to which ``1e-5`` is a number, as in YAML 1.2; to YAML 1.1 it is text.
+
+    What looks like a number or a date and is none is a `YAMLError`, too.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except (
+                ValueError,
+                ArithmeticError,
+                LookupError,
+                AttributeError,
+            ) as error:  # PyYAML checks by patterns only
+                why = f"{excerpt(ascii(node.value))} cannot be read as {node.tag.rpartition(':')[2]}"
+                raise yaml.constructor.ConstructorError(None, None, why, node.start_mark) from error
 
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
@@ -149,7 +176,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}; restore the file") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a JSON object; restore the file")
