@@ -7,12 +7,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pyserini_llm_sparse.regressions.outcome.costs import system_costs
-from pyserini_llm_sparse.regressions.outcome.results import CollectionResult, Result
-from pyserini_llm_sparse.regressions.outcome.scores import Judgements, score_systems
+from pyserini_llm_sparse.regressions.outcome.results import Result
 from pyserini_llm_sparse.regressions.recipe.fields import Recipe
 from pyserini_llm_sparse.regressions.run.layout import EXPLAIN, EXPLAINED, FAISS, LUCENE, MEASURE, MEASURED
 from pyserini_llm_sparse.regressions.run.plan import CollectionPlan, plan_recipe
+from pyserini_llm_sparse.regressions.runner import score_collection
 
 HOSTILE = "</script><script>document.title = 'broken'</script><!-- <img src=x onerror=alert(1)> & \"quotes\""
 ENDING_A_LINE = "\u2028"  # ends a line of JavaScript, not one of JSON
@@ -83,15 +82,9 @@ def made_up_result(folder: Path, queries: int = 40) -> Result:
             }
             _write_index(plan, system, chance)
             _write_run(plan.run(system), ranked, _write_details(plan, system, ranked, chance))
-        found = collections[plan.name] = CollectionResult(plan)
-        judgements = Judgements(plan.qrels)
-        working = [system for system in plan.systems if plan.name != "second" or system != BROKEN]
-        found.values = {system: judgements.values(plan.run(system), recipe.measures) for system in working}
-        found.queries = judgements.queries
-        found.scores = score_systems(found.values, recipe.against, {})
-        found.costs = {system: system_costs(recipe.systems, plan, records, system) for system in working}
-        if BROKEN not in working:
-            found.problems[BROKEN] = "the export <failed>"
+        broken = plan.systems[BROKEN][-1]
+        problems = {broken: "the export <failed>"} if plan.name == "second" else {}
+        collections[plan.name] = score_collection(recipe, plan, records, problems)
     return Result(recipe, collections, records, 3, 100.0, 2.0)
 
 

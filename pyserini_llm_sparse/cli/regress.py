@@ -24,7 +24,6 @@ EXAMPLES = (
     "regress examples/regressions/scifact.yaml --data beir --only bm25 --only csplade",
     "regress examples/regressions/scifact.yaml --data beir --dry-run",
 )
-REPORT, PAGE = "report.md", "report.html"
 
 
 def command(
@@ -43,13 +42,11 @@ def command(
     json: options.Json = False,
 ) -> None:
     """Carry out the command that `HELP` describes."""
-    from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
     from pyserini_llm_sparse.files.work import LOCK, held
     from pyserini_llm_sparse.regressions.recipe.fields import load_recipe
-    from pyserini_llm_sparse.regressions.report.markdown import as_json, report, score_table
-    from pyserini_llm_sparse.regressions.report.page import page
+    from pyserini_llm_sparse.regressions.report.markdown import as_json, score_table
     from pyserini_llm_sparse.regressions.run.plan import plan_recipe
-    from pyserini_llm_sparse.regressions.runner import run_recipe
+    from pyserini_llm_sparse.regressions.runner import PAGE, run_recipe, write_reports
 
     loaded = load_recipe(recipe)
     if unknown := [name for name in only or () if name not in loaded.systems]:
@@ -71,11 +68,7 @@ def command(
 
         result = run_recipe(loaded, plans, note, show)
     writing = time.monotonic()
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((REPORT, report(result)), (PAGE, page(result))):
-        with atomic_file(folder / name) as stream:
-            stream.write(text.encode())
+    write_reports(result, folder)
     took = time.monotonic() - writing
     result.seconds, result.own_seconds = result.seconds + took, result.own_seconds + took
     if json:
@@ -90,7 +83,7 @@ def command(
         f"{duration(result.seconds)}, of which {duration(result.own_seconds)} outside of them; {folder / PAGE}"
     )
     if result.failed:
-        raise RunError(f"{recipe}: not as expected: {'; '.join(result.failed)}")
+        raise RunError(f"{recipe}: not as expected: {'; '.join([*result.failed, *result.problems])}")
     if result.problems:
         kind = PartialError if any(found.scores for found in result.collections.values()) else RunError
         raise kind(f"{recipe}: {'; '.join(result.problems)}")

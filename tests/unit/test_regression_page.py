@@ -29,7 +29,7 @@ from pyserini_llm_sparse.regressions.report import page_data as page_data_module
 from pyserini_llm_sparse.regressions.report import page_queries
 from pyserini_llm_sparse.regressions.report.labels import Box, place_labels
 from pyserini_llm_sparse.regressions.report.markdown import report
-from pyserini_llm_sparse.regressions.report.page import embedded, page, rendered
+from pyserini_llm_sparse.regressions.report.page import embedded, rendered
 from pyserini_llm_sparse.regressions.report.page_data import PageData, page_data
 from pyserini_llm_sparse.regressions.report.plots import cost_plot
 from tests.report_results import BROKEN, HOSTILE, RELEVANT, made_up_result
@@ -103,7 +103,7 @@ def test_documents_are_named_with_their_grades_and_without_their_text(result: Re
 def test_what_is_unknown_or_broken_is_left_out_and_said(data: PageData, text: str) -> None:
     second = data["collections"][1]
     assert BROKEN not in [system["name"] for system in second["systems"]]
-    assert f"<strong>{BROKEN}</strong> could not be run: the export &lt;failed&gt;" in text
+    assert f"<strong>{BROKEN}</strong> failed: the export &lt;failed&gt;" in text
     assert "Not known of published" in text
 
 
@@ -120,7 +120,7 @@ def test_a_page_without_any_score_says_why(result: Result) -> None:
     plan = result.collections["first"].plan
     problems = dict.fromkeys(plan.systems, "no collection there")
     nothing = Result(result.recipe, {"first": CollectionResult(plan, problems=problems)}, {}, 0, 1.0, 1.0)
-    assert page(nothing).count("no collection there") >= len(problems)
+    assert rendered(page_data(nothing)).count("no collection there") >= len(problems)
 
 
 def test_no_text_of_a_collection_becomes_part_of_the_page(data: PageData, text: str) -> None:
@@ -248,7 +248,7 @@ def test_large_collections_keep_what_tells_systems_apart(result: Result, monkeyp
         return max(values) - min(values)
 
     whole = page_data(result)["collections"][0]
-    monkeypatch.setattr(page_queries, "QUERIES", 24)  # of two collections
+    monkeypatch.setattr(page_data_module, "QUERIES", 24)  # of two collections
     monkeypatch.setattr(page_queries, "EXPLAINED_BYTES", 60_000)
     cut = page_data(result)["collections"][0]
     assert len(cut["queries"]) == 12 and cut["all_queries"] == len(whole["queries"])
@@ -282,4 +282,4 @@ def test_numbers_are_written_with_the_units_of_people() -> None:
 
 
 def test_the_page_of_a_result_is_the_same_each_time(result: Result, text: str) -> None:
-    assert page(result) == text
+    assert rendered(page_data(result)) == text

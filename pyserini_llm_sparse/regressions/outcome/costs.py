@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from pyserini_llm_sparse.regressions.outcome.details import Measured, read_measured
 from pyserini_llm_sparse.regressions.outcome.quantities import QUANTITIES, percentile
 from pyserini_llm_sparse.regressions.recipe.fields import Budget
 from pyserini_llm_sparse.regressions.recipe.systems import Fusion, System
@@ -51,6 +51,9 @@ def system_costs(systems: Mapping[str, System], plan: CollectionPlan, records: R
         plan: Of the collection.
         records: Of all steps that are done, the system's among them.
         system: Its name.
+
+    Raises:
+        LlmSparseError: What was measured cannot be read.
     """
     steps = plan.systems[system]
     took = [records[step] for step in steps if step.command and step.folder.parent.name != TRAINED]
@@ -60,10 +63,10 @@ def system_costs(systems: Mapping[str, System], plan: CollectionPlan, records: R
     return Costs(
         documents_per_second=None if isinstance(systems[system], Fusion) else _encoded(plan, records, steps),
         index_bytes=_index_bytes(steps) or None,
-        postings=_sum(measured, "postings"),
+        postings=_sum([one.postings for one in measured]),
         latency_p50_ms=percentile(latency, 0.5) if latency else None,
         latency_p99_ms=percentile(latency, 0.99) if latency else None,
-        model_bytes=_sum(measured, "model_bytes", needs_all=False),
+        model_bytes=_sum([one.model_bytes for one in measured if one.model_bytes is not None]),
         seconds=round(sum(record["seconds"] for record in took), 3) if took else None,
         peak_bytes=max(peaks, default=None),
     )
@@ -119,16 +122,16 @@ def _index_bytes(steps: Sequence[Step]) -> int:
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
-def _latencies(measured: Sequence[dict[str, Any]]) -> list[float]:
+def _latencies(measured: Sequence[Measured]) -> list[float]:
     """Return milliseconds of each query, the sum of the systems' that are fused; none where one is not known."""
-    parts = [one.get("latency_ms") or {} for one in measured]
+    parts = [one.latency_ms or {} for one in measured]
     return [sum(part[query] for part in parts) for query in parts[0] if all(query in part for part in parts)]
 
 
-def _sum(measured: Sequence[dict[str, Any]], name: str, needs_all: bool = True) -> int | None:
-    """Return the sum of what was measured of the systems that are fused, or of the one."""
-    known = [value for one in measured if (value := one.get(name)) is not None]
-    return sum(known) if known and (len(known) == len(measured) or not needs_all) else None
+def _sum(values: Sequence[int | None]) -> int | None:
+    """Return the sum of what was measured of the systems that are fused, or of the one; None if one is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 def _parts(systems: Mapping[str, System], system: str) -> list[str]:
@@ -139,13 +142,10 @@ def _parts(systems: Mapping[str, System], system: str) -> list[str]:
     return list(dict.fromkeys(part for one in described.of for part in _parts(systems, one)))
 
 
-def _measured(details: Sequence[Step], records: Records) -> dict[str, Any]:
+def _measured(details: Sequence[Step], records: Records) -> Measured:
     """Return what the step found that measures a system; nothing if that was not done."""
     step = next((step for step in details if step.folder.name == MEASURE and step in records), None)
-    if step is None:
-        return {}
-    measured: dict[str, Any] = json.loads((step.folder / MEASURED).read_text(encoding="utf-8"))
-    return measured
+    return Measured() if step is None else read_measured(step.folder / MEASURED)
 
 
 def _exact(value: float) -> str:

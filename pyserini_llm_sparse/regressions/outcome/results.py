@@ -26,7 +26,8 @@ class CollectionResult:
         values: By system and measure, that of each query.
         queries: Ids of the judged queries, in the order of the values.
         costs: By system, of those that ran.
-        problems: Why the others did not, by system; and why more could not be found out about one that did.
+        problems: Why the others did not, by system; and, as ``system (part)``, why a part of the report is missing
+            about one that did.
     """
 
     plan: CollectionPlan
@@ -108,9 +109,14 @@ class Result:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be run, in words; systems with the same reason are named together."""
-        found: dict[str, list[str]] = {}
+        """What could not be run or found out, in words; systems with the same reason are named together."""
+        without: dict[str, list[str]] = {}
+        unknown: dict[str, list[str]] = {}
         for name, collection in self.collections.items():
             for system, problem in collection.problems.items():
-                found.setdefault(problem, []).append(f"{name}: {system}")
-        return [f"{problem} (no score for {', '.join(systems)})" for problem, systems in found.items()]
+                (without if system in collection.plan.systems else unknown).setdefault(problem, []).append(
+                    f"{name}: {system}"
+                )
+        return [f"{problem} (no score for {', '.join(systems)})" for problem, systems in without.items()] + [
+            f"{problem} (not in the report: {', '.join(parts)})" for problem, parts in unknown.items()
+        ]

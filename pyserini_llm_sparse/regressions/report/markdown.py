@@ -105,7 +105,7 @@ def _collection(result: Result, found: CollectionResult) -> Iterator[str]:
         )
         yield ""
     yield from _costs(result, found)
-    yield from (f"- {system} could not be run: {problem}" for system, problem in found.problems.items())
+    yield from (f"- {system} failed: {problem}" for system, problem in found.problems.items())
 
 
 def _costs(result: Result, found: CollectionResult) -> Iterator[str]:

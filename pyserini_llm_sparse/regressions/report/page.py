@@ -15,8 +15,7 @@ from html import escape
 from importlib.resources import files
 
 from pyserini_llm_sparse.regressions.outcome.quantities import PLOTTED, QUANTITIES
-from pyserini_llm_sparse.regressions.outcome.results import Result
-from pyserini_llm_sparse.regressions.report.page_data import CollectionData, PageData, SystemData, page_data
+from pyserini_llm_sparse.regressions.report.page_data import CollectionData, PageData, SystemData
 from pyserini_llm_sparse.regressions.report.page_tables import (
     legend,
     mean_table,
@@ -29,15 +28,6 @@ from pyserini_llm_sparse.regressions.report.page_tables import (
 from pyserini_llm_sparse.regressions.report.plots import cost_plot
 
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
-
-
-def page(result: Result) -> str:
-    """Return the page of a result.
-
-    Raises:
-        LlmSparseError: A run file, topics or judgements cannot be read.
-    """
-    return rendered(page_data(result))
 
 
 def rendered(data: PageData) -> str:

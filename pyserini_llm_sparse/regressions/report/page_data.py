@@ -1,4 +1,4 @@
-"""What the HTML report shows, as one object of plain values that the page embeds as JSON."""
+"""The data of the HTML report: one object of plain values, which the page embeds as JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from numpy.typing import NDArray
 
 from pyserini_llm_sparse.files.digests import file_sha256
 from pyserini_llm_sparse.regressions.outcome.costs import Held
+from pyserini_llm_sparse.regressions.outcome.problems import contained
 from pyserini_llm_sparse.regressions.outcome.quantities import bytes_shown
 from pyserini_llm_sparse.regressions.outcome.results import CollectionResult, Result
 from pyserini_llm_sparse.regressions.outcome.scores import CONFIDENCE, Score
 from pyserini_llm_sparse.regressions.recipe.fields import Recipe
 from pyserini_llm_sparse.regressions.report.markdown import COUNTS, SIGNIFICANT
-from pyserini_llm_sparse.regressions.report.page_queries import DIGITS, QueryData, judged_queries, limit_explanations
+from pyserini_llm_sparse.regressions.report.page_queries import (
+    DIGITS,
+    QUERIES,
+    QueryData,
+    judged_queries,
+    limit_explanations,
+)
 from pyserini_llm_sparse.system import allowed_cores, installed_version, processor_field
 
 PROFILE = 180  # values of a profile of differences
@@ -110,11 +117,8 @@ class PageData(TypedDict):
 def page_data(result: Result) -> PageData:
     """Return what the page shows of a result.
 
-    Args:
-        result: Of a recipe; run files, topics, judgements and explanations are read from its steps' folders.
-
-    Raises:
-        LlmSparseError: One of these files cannot be read.
+    Run files, topics, judgements and explanations are read from its steps' folders. What cannot be read is left out,
+    and told among the collection's problems.
     """
     recipe = result.recipe
     collections = [_collection(result, found) for found in result.collections.values()]
@@ -152,17 +156,25 @@ def _collection(result: Result, found: CollectionResult) -> CollectionData:
     plan = found.plan
     # Documents may be laid out by another collection's step.
     record = {**result.records.get(plan.documents, {}), **result.records.get(plan.prepared, {})}
-    systems = [system for system in result.recipe.systems if system in found.scores]
+    problems, systems, queries, digests = dict(found.problems), [], [], {}
+    for system in (name for name in result.recipe.systems if name in found.scores):
+        with contained(problems, system):
+            systems.append(_system(result, found, system))
+    if systems:
+        with contained(problems, "queries"):
+            share = QUERIES // len(result.collections)
+            queries = judged_queries(result, found, [system["name"] for system in systems], share, problems)
+    if plan.prepared in result.records:
+        with contained(problems, "hashes"):
+            digests = {path.name: file_sha256(path) for path in (plan.topics, plan.qrels)}
     return {
         "name": plan.name,
         "counts": {name: record[name] for name in COUNTS if name in record},
-        "systems": [_system(result, found, system) for system in systems],
-        "problems": dict(found.problems),
+        "systems": systems,
+        "problems": problems,
         "all_queries": len(found.queries),
-        "queries": judged_queries(result, found, systems) if systems else [],
-        "sha256": {
-            path.name: file_sha256(path) for path in (plan.topics, plan.qrels) if plan.prepared in result.records
-        },
+        "queries": queries,
+        "sha256": digests,
     }
 
 

@@ -6,12 +6,14 @@ Texts of documents are left out: a collection's licence may not allow to pass th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from pyserini_llm_sparse.files.topics import read_topics
 from pyserini_llm_sparse.files.trec import read_qrels, read_run
+from pyserini_llm_sparse.regressions.outcome.details import read_explanations
+from pyserini_llm_sparse.regressions.outcome.problems import contained
 from pyserini_llm_sparse.regressions.outcome.results import CollectionResult, Result
 from pyserini_llm_sparse.regressions.run.layout import EXPLAIN, EXPLAINED
 
@@ -38,18 +40,32 @@ class QueryData(TypedDict):
     explained: dict[str, dict[str, Any]]
 
 
-def judged_queries(result: Result, found: CollectionResult, systems: Sequence[str]) -> list[QueryData]:
-    """Return judged queries: the collection's share of `QUERIES`, those in which systems differ most in one measure."""
+def judged_queries(
+    result: Result, found: CollectionResult, systems: Sequence[str], most: int, problems: MutableMapping[str, str]
+) -> list[QueryData]:
+    """Return the judged queries of a collection in which systems differ most in one measure.
+
+    Args:
+        result: Of the recipe.
+        found: Of the collection.
+        systems: Those to compare.
+        most: How many queries at most.
+        problems: Of the collection; told which explanations cannot be read.
+
+    Raises:
+        LlmSparseError: Topics, judgements or a ranking cannot be read.
+    """
     recipe, plan = result.recipe, found.plan
     first = [found.values[system][recipe.measures[0]] for system in systems]
     spread = [max(values) - min(values) for values in zip(*first, strict=True)]
-    kept = sorted(
-        sorted(range(len(spread)), key=spread.__getitem__, reverse=True)[: QUERIES // len(result.collections)]
-    )
+    kept = sorted(sorted(range(len(spread)), key=spread.__getitem__, reverse=True)[:most])
     texts = {topic.id: topic.text for topic in read_topics(plan.topics)}
     judged = read_qrels(plan.qrels)
     ids = {found.queries[place] for place in kept}
-    explained = {system: _explanations(result, found, system, ids) for system in systems}
+    explained: dict[str, dict[str, dict[str, Any]]] = {system: {} for system in systems}
+    for system in systems:
+        with contained(problems, f"{system} ({EXPLAIN})"):
+            explained[system] = _explanations(result, found, system, ids)
     tops = [_first_documents(plan.run(system), ids, explained[system]) for system in systems]
     for query, explanation in ((query, one) for known in explained.values() for query, one in known.items()):
         for document in explanation["documents"]:
@@ -94,14 +110,9 @@ def _explanations(result: Result, found: CollectionResult, system: str, queries:
     step = next((step for step in steps if step.folder.name == EXPLAIN and step in result.records), None)
     if step is None:
         return {}
-    explained = {}
-    with (step.folder / EXPLAINED).open(encoding="utf-8") as stream:
-        for line in stream:
-            explanation: dict[str, Any] = json.loads(line)
-            query = explanation.pop("query")
-            if query in queries:
-                explanation["terms"] = explanation["terms"][:TERMS]
-                explained[query] = explanation
+    explained = read_explanations(step.folder / EXPLAINED, queries)
+    for explanation in explained.values():
+        explanation["terms"] = explanation["terms"][:TERMS]
     return explained
 
 

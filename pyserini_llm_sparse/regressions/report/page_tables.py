@@ -90,7 +90,7 @@ def outcome_table(data: PageData, collection: CollectionData, measure: str) -> s
 def problem_list(collection: CollectionData) -> str:
     """Return why some systems have no scores; empty if all have."""
     items = [
-        f"<li><strong>{escape(system)}</strong> could not be run: {escape(problem)}</li>"
+        f"<li><strong>{escape(system)}</strong> failed: {escape(problem)}</li>"
         for system, problem in collection["problems"].items()
     ]
     return f'<ul class="problems">{"".join(items)}</ul>' if items else ""
