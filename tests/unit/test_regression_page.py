@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pyserini_llm_sparse.regressions.outcome.quantities import (
@@ -27,11 +27,10 @@ from pyserini_llm_sparse.regressions.outcome.quantities import (
 from pyserini_llm_sparse.regressions.outcome.results import CollectionResult, Result
 from pyserini_llm_sparse.regressions.report import page_data as page_data_module
 from pyserini_llm_sparse.regressions.report import page_queries
-from pyserini_llm_sparse.regressions.report.labels import Box, place_labels
 from pyserini_llm_sparse.regressions.report.markdown import report
 from pyserini_llm_sparse.regressions.report.page import embedded, rendered
 from pyserini_llm_sparse.regressions.report.page_data import PageData, page_data
-from pyserini_llm_sparse.regressions.report.plots import cost_plot
+from pyserini_llm_sparse.regressions.report.plots import LINE, cost_plot, moved_apart
 from tests.report_results import BROKEN, HOSTILE, RELEVANT, made_up_result
 
 
@@ -214,32 +213,39 @@ def test_a_plot_of_many_long_names_has_room_for_all(data: PageData) -> None:
     assert len({one["y"] for _, one in elements if one.get("class") == "label"}) == 24
 
 
-FRAME = Box(40, 10, 340, 270)
-
-
-@settings(max_examples=60)
 @given(
-    st.lists(
-        st.tuples(
-            st.floats(FRAME.left, FRAME.right), st.floats(FRAME.top, FRAME.bottom), st.integers(20, 150)
-        ),
-        min_size=1, max_size=10,
-    )
+    st.lists(st.floats(0, 300), min_size=1, max_size=20), st.sampled_from([10.0, 15.0]),
 )  # fmt: skip
-def test_labels_are_in_the_frame_and_cover_no_other(found: list[tuple[float, float, int]]) -> None:
-    points = [(x, y) for x, y, _ in found]
-    marks = [Box(x - 6, y - 6, 12, 12) for x, y in points]
-    boxes = place_labels(points, [(width, 13) for *_, width in found], marks, [], FRAME)
-    assert all(FRAME.holds(box) for box in boxes)
-    assert not [1 for number, box in enumerate(boxes) for other in boxes[:number] if box.overlaps(other)]
+def test_places_are_moved_apart_in_their_order_and_no_further_than_others_push_them(
+    places: list[float], apart: float
+) -> None:
+    moved = moved_apart(places, apart, 0, 300)
+    assert all(-1e-6 <= place <= 300 + 1e-6 for place in moved)
+    ordered = sorted(range(len(places)), key=places.__getitem__)
+    assert all(moved[after] - moved[before] >= apart - 1e-6 for before, after in pairwise(ordered))
+    if all(places[after] - places[before] >= apart for before, after in pairwise(ordered)):
+        assert moved == places
+    assert max(abs(new - old) for new, old in zip(moved, places, strict=True)) <= apart * len(places)
 
 
-def test_a_label_is_beside_its_mark_where_nothing_is_in_the_way() -> None:
-    mark = Box(194, 94, 12, 12)
-    (box,) = place_labels([(200, 100)], [(60, 13)], [mark], [], FRAME)
-    assert not box.overlaps(mark) and box.left - 200 <= 10 and abs(box.top + 6.5 - 100) < 1
-    with pytest.raises(ValueError, match="larger than the frame"):
-        place_labels([(200, 100)], [(600, 13)], [mark], [], FRAME)
+@given(st.lists(st.tuples(st.floats(1e-3, 1e15), st.floats(0, 1)), min_size=1, max_size=24))
+def test_names_stand_below_each_other_and_no_two_lines_to_them_cross(found: list[tuple[float, float]]) -> None:
+    score = {"p_value": None, "is_better": False, "verdict": None, "expected": None, "source": None}
+    systems: list[Any] = [
+        {"name": f"system-{number}", "kind": "run", "costs": {"postings": cost},
+         "scores": {"AP": {**score, "mean": mean, "low": mean / 2, "high": mean}}}
+        for number, (cost, mean) in enumerate(found)
+    ]  # fmt: skip
+    (quantity,) = [one for one in QUANTITIES if one.field == "postings"]
+    elements = [one for _, one in Elements(cost_plot(systems, "AP", quantity)).found]
+    rows = sorted(float(str(one["y"])) for one in elements if one.get("class") == "label")
+    assert len(rows) == len(found) and all(after - before >= LINE - 0.2 for before, after in pairwise(rows))
+    lines = [  # x and y of the mark, the frame's side, x and y of the name
+        [float(number) for number in re.findall(r"-?[\d.]+", str(one["d"]))]
+        for one in elements if one.get("class") == "leader"
+    ]  # fmt: skip
+    for before, after in pairwise(sorted(lines, key=lambda line: line[4])):
+        assert before[1] <= after[1] and before[2] == after[2] >= max(before[0], after[0])
 
 
 def test_large_collections_keep_what_tells_systems_apart(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:

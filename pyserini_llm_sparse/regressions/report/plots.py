@@ -1,4 +1,4 @@
-"""Plots of effectiveness against cost as SVG: a mark with its confidence interval for each system, labelled directly.
+"""Plots of effectiveness against cost as SVG: a mark with its confidence interval for each system, named beside it.
 
 Kinds of systems differ by shape, so that the plots are read without colour; colours are the style sheet's.
 """
@@ -11,15 +11,14 @@ from html import escape
 from math import ceil, floor, log10
 
 from pyserini_llm_sparse.regressions.outcome.quantities import Quantity
-from pyserini_llm_sparse.regressions.report.labels import Box, Point, place_labels, text_width
 from pyserini_llm_sparse.regressions.report.page_data import SystemData
 
-WIDTH, HEIGHT = 400, 330
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 46
-ROOM_FOR = 10  # systems; more make the plot higher
-HIGHER = 22  # for each of them
-FONT, LINE = 11.5, 13.0  # size of a label's letters, and of its line
-LETTERS = 32  # of a label; longer names are cut
+WIDTH, HEIGHT = 440, 330
+LEFT, RIGHT, TOP, BOTTOM = 44, 4, 10, 46
+GUTTER = 16  # between the frame and the names
+KEY = 16  # for a mark before each name: two systems of one score share a line
+FONT, LINE = 12.0, 15.0  # size of a name's letters, and of its line
+LETTERS = 24  # of a name; longer ones are cut
 MARK = 6.0  # half of a mark's width
 CAP = 3.0  # half of a whisker's end
 APART = 10.0  # between marks of about equal cost
@@ -34,6 +33,16 @@ SHAPES = {
 
 
 @dataclass(frozen=True)
+class Frame:
+    """What the axes enclose, in pixels; y grows downwards."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
 class _Mark:
     """A system in a plot, in pixels."""
 
@@ -45,11 +54,11 @@ class _Mark:
     title: str
 
 
-def mark_shape(kind: str, x: float, y: float, title: str = "", attributes: str = "") -> str:
+def mark_shape(kind: str, x: float, y: float, title: str = "", attributes: str = "", css: str = "mark") -> str:
     """Return a mark: the shape of a kind of systems, with a text for who points at it."""
     inside = f"<title>{escape(title)}</title>" if title else ""
     return (
-        f'<path class="mark {escape(kind)}" d="{SHAPES[kind]}" transform="translate({x:.1f} {y:.1f})"{attributes}>'
+        f'<path class="{css} {escape(kind)}" d="{SHAPES[kind]}" transform="translate({x:.1f} {y:.1f})"{attributes}>'
         f"{inside}</path>"
     )
 
@@ -65,20 +74,22 @@ def cost_plot(systems: Sequence[SystemData], measure: str, quantity: Quantity) -
     known = [system for system in systems if system["costs"].get(quantity.field)]
     if not known:
         return ""
-    height = HEIGHT + HIGHER * max(0, len(known) - ROOM_FOR)
-    frame = Box(LEFT, TOP, WIDTH - LEFT - RIGHT, height - TOP - BOTTOM)
+    height = max(HEIGHT, TOP + BOTTOM + LINE * len(known))
+    column = max(text_width(shortened(system["name"])) for system in known)
+    frame = Frame(LEFT, TOP, WIDTH - RIGHT - column - KEY - GUTTER, height - BOTTOM)
     scores = [system["scores"][measure] for system in known]
     low, high, ticks = _linear([score["low"] for score in scores] + [score["high"] for score in scores])
     costs = [float(system["costs"][quantity.field] or 0) for system in known]
     least, most, cost_ticks = _logarithmic(costs)
 
     def place_x(value: float) -> float:
-        return frame.left + frame.width * (log10(value) - least) / (most - least)
+        return frame.left + (frame.right - frame.left) * (log10(value) - least) / (most - least)
 
     def place_y(value: float) -> float:
-        return frame.bottom - frame.height * (value - low) / (high - low)
+        return frame.bottom - (frame.bottom - frame.top) * (value - low) / (high - low)
 
-    places = _moved_apart([place_x(cost) for cost in costs], frame)
+    apart = min(APART, (frame.right - frame.left) / (2 * len(known)))
+    places = moved_apart([place_x(cost) for cost in costs], apart, frame.left + MARK, frame.right - MARK)
     marks = [
         _Mark(
             system, x, place_y(score["mean"]), place_y(score["low"]), place_y(score["high"]),
@@ -89,7 +100,7 @@ def cost_plot(systems: Sequence[SystemData], measure: str, quantity: Quantity) -
     ]  # fmt: skip
     title = f"{measure} against {quantity.axis} of {len(known)} systems"
     parts = [
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}" '
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}" '
         f'data-measure="{escape(measure)}" data-cost="{quantity.field}">',
         *_axes(
             frame, _with_room([(place_x(value), quantity.shown(value)) for value in cost_ticks]),
@@ -97,11 +108,11 @@ def cost_plot(systems: Sequence[SystemData], measure: str, quantity: Quantity) -
             f"{quantity.axis} ({'more' if quantity.more_is_better else 'less'} is better)",
         ),
         *_frontier(marks, quantity, frame),
+        *_names(marks, frame),
         *(part for mark in marks for part in _whisker(mark)),
         *(mark_shape(
             mark.system["kind"], mark.x, mark.y, mark.title, f' data-system="{escape(mark.system["name"])}"'
         ) for mark in marks),
-        *_labels(marks, frame),
         "</svg>",
     ]  # fmt: skip
     return "".join(parts)
@@ -154,7 +165,7 @@ def difference_profile(differences: Sequence[float]) -> str:
 
 
 def _axes(
-    frame: Box, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]], title: str
+    frame: Frame, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]], title: str
 ) -> Iterator[str]:
     for y, text in y_ticks:
         yield f'<path class="grid" d="M{frame.left:g} {y:.1f}H{frame.right:g}"/>'
@@ -163,8 +174,7 @@ def _axes(
     for x, text in x_ticks:
         yield f'<path class="axis" d="M{x:.1f} {frame.bottom:g}v4"/>'
         yield f'<text class="tick" x="{x:.1f}" y="{frame.bottom + 17:g}" text-anchor="middle">{escape(text)}</text>'
-    middle = (frame.left + frame.right) / 2
-    yield f'<text class="title" x="{middle:g}" y="{frame.bottom + 37:g}" text-anchor="middle">{escape(title)}</text>'
+    yield f'<text class="title" x="{frame.left:g}" y="{frame.bottom + 37:g}">{escape(title)}</text>'
 
 
 def _with_room(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -172,14 +182,14 @@ def _with_room(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     kept: list[tuple[float, str]] = []
     end = 0.0
     for x, text in ticks:
-        half = text_width(text, FONT) / 2
-        if x - half >= end and x + half <= WIDTH:
+        half = text_width(text) / 2
+        if x - half >= end and x + half <= WIDTH - RIGHT:
             kept.append((x, text))
             end = x + half + FONT / 2
     return kept
 
 
-def _frontier(marks: Sequence[_Mark], quantity: Quantity, frame: Box) -> Iterator[str]:
+def _frontier(marks: Sequence[_Mark], quantity: Quantity, frame: Frame) -> Iterator[str]:
     """Yield the line through the systems to which none is both cheaper and better."""
     sign = -1 if quantity.more_is_better else 1
     best: list[_Mark] = []
@@ -198,57 +208,65 @@ def _whisker(mark: _Mark) -> Iterator[str]:
     )
 
 
-def _labels(marks: Sequence[_Mark], frame: Box) -> Iterator[str]:
-    points = [(mark.x, mark.y) for mark in marks]
-    names = [shortened(mark.system["name"]) for mark in marks]
-    sizes: list[Point] = [(min(text_width(name, FONT), frame.width), LINE) for name in names]
-    over = [Box(x - MARK, y - MARK, 2 * MARK, 2 * MARK) for x, y in points]
-    lines = [Box(mark.x - 1, mark.high, 2, mark.low - mark.high) for mark in marks]
-    for mark, name, box in zip(marks, names, place_labels(points, sizes, over, lines, frame), strict=True):
-        x, y = box.nearest((mark.x, mark.y))
-        if abs(x - mark.x) + abs(y - mark.y) > 2 * MARK + 2:
-            yield f'<path class="leader" d="M{mark.x:.1f} {mark.y:.1f}L{x:.1f} {y:.1f}"/>'
-        # Text starts at the side that faces its mark: where it is narrower than its box, it is still beside it.
-        centre = box.left + box.width / 2
-        anchor, at = "middle", centre
-        if box.left >= mark.x:
-            anchor, at = "start", box.left
-        elif box.right <= mark.x:
-            anchor, at = "end", box.right
+def _names(marks: Sequence[_Mark], frame: Frame) -> Iterator[str]:
+    """Yield the systems' names in a column beside the frame, in the order of their marks' heights, and lines to these.
+
+    A line runs level to the frame's side, and bends only beyond it: no two cross.
+    """
+    x, inside = frame.right + GUTTER, (frame.top + LINE / 2, frame.bottom - LINE / 2)
+    for mark, y in zip(marks, moved_apart([mark.y for mark in marks], LINE, *inside), strict=True):
+        name = mark.system["name"]
+        yield f'<path class="leader" d="M{mark.x:.1f} {mark.y:.1f}H{frame.right:.1f}L{x:.1f} {y:.1f}"/>'
+        yield mark_shape(mark.system["kind"], x + KEY / 2, y, css="key")
         yield (
-            f'<text class="label" x="{at:.1f}" y="{box.bottom - 3:.1f}" text-anchor="{anchor}" '
-            f'data-system="{escape(mark.system["name"])}">{escape(name)}</text>'
+            f'<text class="label" x="{x + KEY:.1f}" y="{y + 4:.1f}" data-system="{escape(name)}">'
+            f"{escape(shortened(name))}</text>"
         )
 
 
 def shortened(name: str) -> str:
-    """Return a name that is short enough for a label.
+    """Return a name that is short enough for its column.
 
     >>> shortened("bm25"), shortened("a" * 40)
-    ('bm25', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…')
+    ('bm25', 'aaaaaaaaaaaaaaaaaaaaaaa…')
     """
     return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
 
 
-def _moved_apart(places: Sequence[float], frame: Box) -> list[float]:
-    """Return places on the x axis that are some pixels apart, as near as can be to where they were.
+def text_width(text: str) -> float:
+    """Return about how wide a text is at most, in pixels: few fonts for screens have wider letters than DejaVu Sans."""
+    return FONT * sum(0.98 if letter in "mwMW%…" else 0.75 if letter.isupper() else 0.64 for letter in text)
+
+
+def moved_apart(places: Sequence[float], apart: float, low: float, high: float) -> list[float]:
+    """Return places that are some pixels apart, in the same order and as near as can be to where they were.
 
     Neighbours that are too close become one group, which stands around the mean of its places.
+
+    Args:
+        places: On a line.
+        apart: How far they must be from each other.
+        low: Where the first may be.
+        high: Where the last may be.
+
+    >>> moved_apart([5, 5, 20, 9], 4, 0, 30)
+    [2.33..., 6.33..., 20.0, 10.33...]
     """
-    apart = min(APART, frame.width / (4 * len(places)))
-    groups: list[tuple[list[int], float]] = []  # numbers of places from left to right, and the group's middle
+    groups: list[tuple[list[int], float]] = []  # numbers of places in order, and the group's middle
 
     def half(group: Sequence[int]) -> float:
         return apart * (len(group) - 1) / 2
 
     for number in sorted(range(len(places)), key=places.__getitem__):
-        group, middle = [number], places[number]
-        while groups and middle - half(group) < groups[-1][1] + half(groups[-1][0]) + apart:
+        group, middle = [number], float(places[number])
+        while True:
+            middle = min(max(middle, low + half(group)), high - half(group))
+            if not groups or middle - half(group) >= groups[-1][1] + half(groups[-1][0]) + apart:
+                break
             group = groups.pop()[0] + group
             middle = sum(places[one] for one in group) / len(group)
-            middle = min(max(middle, frame.left + half(group) + MARK), frame.right - half(group) - MARK)
         groups.append((group, middle))
-    moved = list(places)
+    moved = [0.0] * len(places)
     for group, middle in groups:
         for rank, number in enumerate(group):
             moved[number] = middle - half(group) + apart * rank
