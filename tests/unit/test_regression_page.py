@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pyserini_llm_sparse.regressions.outcome.quantities import (
     PLOTTED,
     QUANTITIES,
+    Quantity,
     bytes_shown,
     count_shown,
     milliseconds_shown,
@@ -28,7 +29,7 @@ from pyserini_llm_sparse.regressions.outcome.results import CollectionResult, Re
 from pyserini_llm_sparse.regressions.report import page_data as page_data_module
 from pyserini_llm_sparse.regressions.report import page_queries
 from pyserini_llm_sparse.regressions.report.markdown import report
-from pyserini_llm_sparse.regressions.report.page import embedded, rendered
+from pyserini_llm_sparse.regressions.report.page import embedded, rendered, templates
 from pyserini_llm_sparse.regressions.report.page_data import PageData, page_data
 from pyserini_llm_sparse.regressions.report.plots import LINE, cost_plot, moved_apart
 from tests.report_results import BROKEN, HOSTILE, RELEVANT, made_up_result
@@ -70,6 +71,11 @@ def data(result: Result) -> PageData:
 @pytest.fixture(scope="module")
 def text(data: PageData) -> str:
     return rendered(data)
+
+
+def drawn(systems: list[Any], measure: str, quantity: Quantity) -> str:
+    """A plot as the page draws it."""
+    return str(templates().get_template("pictures.html").module.plot(cost_plot(systems, measure, quantity)))  # type: ignore[attr-defined]
 
 
 def test_values_and_outcomes_of_queries_are_those_of_the_scores(result: Result, data: PageData) -> None:
@@ -132,6 +138,51 @@ def test_no_text_of_a_collection_becomes_part_of_the_page(data: PageData, text: 
     assert embedded(data).count("<") == 0
 
 
+def renamed(data: PageData, extra: str) -> PageData:
+    """The same data in which all that a recipe, a collection or a file can name has an addition."""
+    systems = {system["name"]: f"{extra}{system['name']}" for one in data["collections"] for system in one["systems"]}
+    collections: list[Any] = [
+        one | {
+            "name": f"{one['name']}{extra}",
+            "systems": [
+                system | {"name": systems[system["name"]], "settings": extra, "run_sha256": extra}
+                for system in one["systems"]
+            ],
+            "problems": {f"{name}{extra}": f"{extra}{problem}" for name, problem in one["problems"].items()},
+            "queries": [
+                query | {"id": f"{query['id']}{extra}", "text": extra, "explained": {}} for query in one["queries"]
+            ],
+            "sha256": {f"{name}{extra}": digest for name, digest in one["sha256"].items()},
+        }
+        for one in data["collections"]
+    ]  # fmt: skip
+    means: list[Any] = [
+        mean | {"name": extra, "of": [extra, extra],
+                "scores": {systems[name]: scores for name, scores in mean["scores"].items()}}
+        for mean in data["means"]
+    ]  # fmt: skip
+    steps: list[Any] = [step | {"title": extra, "command": f"{step['command']}{extra}"} for step in data["steps"]]
+    pairs = [(f"{name}{extra}", f"{value}{extra}") for name, value in data["machine"]]
+    return {
+        **data, "title": extra, "about": extra, "baseline": f"{extra}bm25", "collections": collections, "means": means,
+        "steps": steps, "machine": pairs, "versions": pairs, "failed": [extra for _ in data["failed"]],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("extra", ["<script>alert(1)</script>", "\" onload=\"x' y='&amp;", "]]>--><!--</svg></title>"])
+def test_whatever_things_are_called_the_page_is_built_of_the_same_elements(data: PageData, extra: str) -> None:
+    plain, strange = (Elements(rendered(renamed(data, name))) for name in ("plain-name-for-things-", extra))
+    assert [(tag, sorted(attributes)) for tag, attributes in strange.found] == [
+        (tag, sorted(attributes)) for tag, attributes in plain.found
+    ]
+    named = [attributes["data-system"] for _, attributes in strange.found if "data-system" in attributes]
+    assert named and all(str(name).startswith(extra) for name in named)
+    labels = [str(attributes["aria-label"]) for _, attributes in strange.found if "aria-label" in attributes]
+    assert f"Effectiveness and cost on first{extra}" in labels and f"Mean of {extra}, {extra}" in labels
+    texts = {text for found in strange.texts.values() for text in found}
+    assert {extra, f"{extra}csplade", f"first{extra}"} <= texts
+
+
 def test_nothing_is_loaded_and_no_other_script_can_run(text: str) -> None:
     elements = Elements(text)
     for _, attributes in elements.found:
@@ -180,19 +231,19 @@ def test_budgets_are_told_beside_the_costs_in_both_reports(result: Result, text:
 def test_every_system_with_both_numbers_has_a_mark_and_a_label(data: PageData) -> None:
     for collection in data["collections"]:
         for quantity in (one for one in QUANTITIES if one.field in PLOTTED):
-            elements = Elements(cost_plot(collection["systems"], "nDCG@10", quantity)).found
+            elements = Elements(drawn(collection["systems"], "nDCG@10", quantity)).found
             known = sorted(one["name"] for one in collection["systems"] if one["costs"][quantity.field])
             for kind in ("mark", "label"):
                 of_kind = [one for _, one in elements if str(one.get("class", "")).split()[:1] == [kind]]
                 assert sorted(str(one["data-system"]) for one in of_kind) == known
-    assert cost_plot([system | {"costs": {}} for system in collection["systems"]], "AP", QUANTITIES[0]) == ""  # type: ignore[misc]
+    assert cost_plot([system | {"costs": {}} for system in collection["systems"]], "AP", QUANTITIES[0]) is None  # type: ignore[misc]
 
 
 def test_marks_of_equal_cost_are_moved_apart(data: PageData) -> None:
     collection = data["collections"][0]
     (quantity,) = [one for one in QUANTITIES if one.field == "index_bytes"]
     assert len({one["costs"]["index_bytes"] for one in collection["systems"]}) < len(collection["systems"])
-    marks = [one for _, one in Elements(cost_plot(collection["systems"], "AP", quantity)).found if "data-system" in one]
+    marks = [one for _, one in Elements(drawn(collection["systems"], "AP", quantity)).found if "data-system" in one]
     places = sorted(float(str(one["transform"])[10:].split()[0]) for one in marks if "transform" in one)
     assert len(places) == 10 and all(after - before > 8 for before, after in pairwise(places))
 
@@ -209,7 +260,7 @@ def test_kinds_of_systems_have_shapes_of_their_own(data: PageData) -> None:
 def test_a_plot_of_many_long_names_has_room_for_all(data: PageData) -> None:
     system = data["collections"][0]["systems"][2]
     many: list[Any] = [system | {"name": f"{'long-name-' * 6}{number}"} for number in range(24)]
-    elements = Elements(cost_plot(many, "nDCG@10", QUANTITIES[1])).found
+    elements = Elements(drawn(many, "nDCG@10", QUANTITIES[1])).found
     assert len({one["y"] for _, one in elements if one.get("class") == "label"}) == 24
 
 
@@ -237,7 +288,7 @@ def test_names_stand_below_each_other_and_no_two_lines_to_them_cross(found: list
         for number, (cost, mean) in enumerate(found)
     ]  # fmt: skip
     (quantity,) = [one for one in QUANTITIES if one.field == "postings"]
-    elements = [one for _, one in Elements(cost_plot(systems, "AP", quantity)).found]
+    elements = [one for _, one in Elements(drawn(systems, "AP", quantity)).found]
     rows = sorted(float(str(one["y"])) for one in elements if one.get("class") == "label")
     assert len(rows) == len(found) and all(after - before >= LINE - 0.2 for before, after in pairwise(rows))
     lines = [  # x and y of the mark, the frame's side, x and y of the name

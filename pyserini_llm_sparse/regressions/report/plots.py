@@ -1,13 +1,9 @@
-"""Plots of effectiveness against cost as SVG: a mark with its confidence interval for each system, named beside it.
-
-Kinds of systems differ by shape, so that the plots are read without colour; colours are the style sheet's.
-"""
+"""Plots of effectiveness against cost: where everything is, in pixels; a template draws it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from math import ceil, floor, log10
 
 from pyserini_llm_sparse.regressions.outcome.quantities import Quantity
@@ -22,14 +18,6 @@ LETTERS = 24  # of a name; longer ones are cut
 MARK = 6.0  # half of a mark's width
 CAP = 3.0  # half of a whisker's end
 APART = 10.0  # between marks of about equal cost
-SHAPES = {
-    "bm25": "M0-5.2A5.2 5.2 0 1 1 0 5.2A5.2 5.2 0 1 1 0-5.2Z",
-    "csplade": "M0-6.6L6.6 0L0 6.6L-6.6 0Z",
-    "splade": "M-4.8-4.8H4.8V4.8H-4.8Z",
-    "dense": "M0-6.2L6 4.6H-6Z",
-    "fusion": "M-2-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
-    "run": "M0 6.2L6-4.6H-6Z",
-}
 
 
 @dataclass(frozen=True)
@@ -43,28 +31,67 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class _Mark:
-    """A system in a plot, in pixels."""
+class Mark:
+    """A system in a plot.
 
-    system: SystemData
+    Attributes:
+        system: Its name.
+        kind: Its kind, which has a shape.
+        x: Of its cost.
+        y: Of its mean.
+        low: y of the lower end of its confidence interval.
+        high: y of the upper end.
+        title: A text for who points at it.
+        name_y: y of its name.
+    """
+
+    system: str
+    kind: str
     x: float
     y: float
     low: float
     high: float
     title: str
+    name_y: float
 
 
-def mark_shape(kind: str, x: float, y: float, title: str = "", attributes: str = "", css: str = "mark") -> str:
-    """Return a mark: the shape of a kind of systems, with a text for who points at it."""
-    inside = f"<title>{escape(title)}</title>" if title else ""
-    return (
-        f'<path class="{css} {escape(kind)}" d="{SHAPES[kind]}" transform="translate({x:.1f} {y:.1f})"{attributes}>'
-        f"{inside}</path>"
-    )
+@dataclass(frozen=True)
+class Plot:
+    """A plot of a measure against a cost.
+
+    Attributes:
+        measure: Of the y axis.
+        quantity: Of the x axis, which is logarithmic.
+        title: What it shows, in words.
+        height: Of the whole.
+        frame: What the axes enclose.
+        x_ticks: Places and texts.
+        y_ticks: Places and texts.
+        marks: Of the systems.
+        names_at: x of the column of names.
+        frontier: Path of the line through the systems to which none is both cheaper and better.
+    """
+
+    measure: str
+    quantity: Quantity
+    title: str
+    height: float
+    frame: Frame
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    marks: list[Mark]
+    names_at: float
+    frontier: str
+    width: int = WIDTH
+    key: int = KEY
+    cap: float = CAP
 
 
-def cost_plot(systems: Sequence[SystemData], measure: str, quantity: Quantity) -> str:
-    """Return a plot of a measure against a cost; empty if no system has both.
+def cost_plot(systems: Sequence[SystemData], measure: str, quantity: Quantity) -> Plot | None:
+    """Return a plot of a measure against a cost; None if no system has both.
+
+    Names stand in a column beside the frame, in the order of their marks' heights. A line to a name runs level to the
+    frame's side, and bends only beyond it: no two cross.
 
     Args:
         systems: All systems of a collection; those without the cost are left out.
@@ -73,10 +100,10 @@ def cost_plot(systems: Sequence[SystemData], measure: str, quantity: Quantity) -
     """
     known = [system for system in systems if system["costs"].get(quantity.field)]
     if not known:
-        return ""
+        return None
     height = max(HEIGHT, TOP + BOTTOM + LINE * len(known))
-    column = max(text_width(shortened(system["name"])) for system in known)
-    frame = Frame(LEFT, TOP, WIDTH - RIGHT - column - KEY - GUTTER, height - BOTTOM)
+    column = KEY + max(text_width(shortened(system["name"])) for system in known)
+    frame = Frame(LEFT, TOP, WIDTH - RIGHT - column - GUTTER, height - BOTTOM)
     scores = [system["scores"][measure] for system in known]
     low, high, ticks = _linear([score["low"] for score in scores] + [score["high"] for score in scores])
     costs = [float(system["costs"][quantity.field] or 0) for system in known]
@@ -90,91 +117,24 @@ def cost_plot(systems: Sequence[SystemData], measure: str, quantity: Quantity) -
 
     apart = min(APART, (frame.right - frame.left) / (2 * len(known)))
     places = moved_apart([place_x(cost) for cost in costs], apart, frame.left + MARK, frame.right - MARK)
+    means = [place_y(score["mean"]) for score in scores]
     marks = [
-        _Mark(
-            system, x, place_y(score["mean"]), place_y(score["low"]), place_y(score["high"]),
+        Mark(
+            system["name"], system["kind"], x, y, place_y(score["low"]), place_y(score["high"]),
             f"{system['name']}: {measure} {score['mean']:.4f} [{score['low']:.3f}, {score['high']:.3f}], "
-            f"{quantity.axis} {quantity.shown(cost)}",
+            f"{quantity.axis} {quantity.shown(cost)}", name_y,
         )
-        for system, score, cost, x in zip(known, scores, costs, places, strict=True)
+        for system, score, cost, x, y, name_y in zip(
+            known, scores, costs, places, means,
+            moved_apart(means, LINE, frame.top + LINE / 2, frame.bottom - LINE / 2), strict=True,
+        )
     ]  # fmt: skip
-    title = f"{measure} against {quantity.axis} of {len(known)} systems"
-    parts = [
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}" '
-        f'data-measure="{escape(measure)}" data-cost="{quantity.field}">',
-        *_axes(
-            frame, _with_room([(place_x(value), quantity.shown(value)) for value in cost_ticks]),
-            [(place_y(value), f"{value:g}") for value in ticks],
-            f"{quantity.axis} ({'more' if quantity.more_is_better else 'less'} is better)",
-        ),
-        *_frontier(marks, quantity, frame),
-        *_names(marks, frame),
-        *(part for mark in marks for part in _whisker(mark)),
-        *(mark_shape(
-            mark.system["kind"], mark.x, mark.y, mark.title, f' data-system="{escape(mark.system["name"])}"'
-        ) for mark in marks),
-        "</svg>",
-    ]  # fmt: skip
-    return "".join(parts)
-
-
-def interval_strip(system: SystemData, measure: str, bounds: tuple[float, float], baseline: float | None) -> str:
-    """Return a mean and its interval as a small picture, with the baseline's mean as a line.
-
-    Args:
-        system: The system.
-        measure: The measure.
-        bounds: The values at the picture's left and right.
-        baseline: The baseline's mean, if it has one.
-    """
-    width, height, middle = 92, 16, 8
-    low, high = bounds
-
-    def place(value: float) -> float:
-        return 8 + (width - 16) * (value - low) / ((high - low) or 1)
-
-    score = system["scores"][measure]
-    left, right = place(score["low"]), place(score["high"])
-    line = ""
-    if baseline is not None:
-        line = f'<path class="reference" d="M{place(baseline):.1f} 0V{height}"/>'
-    return (
-        f'<svg class="strip" viewBox="0 0 {width} {height}" width="{width}" height="{height}" aria-hidden="true">{line}'
-        f'<path class="whisker" d="M{left:.1f} {middle}H{right:.1f}M{left:.1f} 5V11M{right:.1f} 5V11"/>'
-        f"{mark_shape(system['kind'], place(score['mean']), middle)}</svg>"
-    )
-
-
-def difference_profile(differences: Sequence[float]) -> str:
-    """Return the sorted differences of all queries as a small picture: losses below the line, wins above."""
-    width, height, middle = 180.0, 36.0, 18.0
-    step = width / len(differences)
-    parts = []
-    for number, value in enumerate(differences):
-        if value:
-            size = max(0.6, abs(value) * (middle - 1))
-            top = middle - size if value > 0 else middle
-            parts.append((value > 0, f"M{number * step:.2f} {top:.1f}h{step:.2f}v{size:.1f}h{-step:.2f}z"))
-    losses = "".join(path for better, path in parts if not better)
-    wins = "".join(path for better, path in parts if better)
-    return (
-        f'<svg class="profile" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
-        f'aria-hidden="true"><path class="worse" d="{losses}"/><path class="better" d="{wins}"/>'
-        f'<path class="axis" d="M0 {middle:g}H{width:g}"/></svg>'
-    )
-
-
-def _axes(
-    frame: Frame, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]], title: str
-) -> Iterator[str]:
-    for y, text in y_ticks:
-        yield f'<path class="grid" d="M{frame.left:g} {y:.1f}H{frame.right:g}"/>'
-        yield f'<text class="tick" x="{frame.left - 6:g}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
-    yield f'<path class="axis" d="M{frame.left:g} {frame.bottom:g}H{frame.right:g}"/>'
-    for x, text in x_ticks:
-        yield f'<path class="axis" d="M{x:.1f} {frame.bottom:g}v4"/>'
-        yield f'<text class="tick" x="{x:.1f}" y="{frame.bottom + 17:g}" text-anchor="middle">{escape(text)}</text>'
-    yield f'<text class="title" x="{frame.left:g}" y="{frame.bottom + 37:g}">{escape(title)}</text>'
+    return Plot(
+        measure, quantity, f"{measure} against {quantity.axis} of {len(known)} systems", height, frame,
+        _with_room([(place_x(value), quantity.shown(value)) for value in cost_ticks]),
+        [(place_y(value), f"{value:g}") for value in ticks], marks, frame.right + GUTTER,
+        _frontier(marks, quantity, frame),
+    )  # fmt: skip
 
 
 def _with_room(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -189,39 +149,15 @@ def _with_room(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     return kept
 
 
-def _frontier(marks: Sequence[_Mark], quantity: Quantity, frame: Frame) -> Iterator[str]:
-    """Yield the line through the systems to which none is both cheaper and better."""
+def _frontier(marks: Sequence[Mark], quantity: Quantity, frame: Frame) -> str:
     sign = -1 if quantity.more_is_better else 1
-    best: list[_Mark] = []
+    best: list[Mark] = []
     for mark in sorted(marks, key=lambda one: (sign * one.x, one.y)):
         if not best or mark.y < best[-1].y:
             best.append(mark)
     path = f"M{best[0].x:.1f} {frame.bottom:g}V{best[0].y:.1f}"
     path += "".join(f"H{mark.x:.1f}V{mark.y:.1f}" for mark in best[1:])
-    yield f'<path class="frontier" d="{path}H{frame.left if sign < 0 else frame.right:g}"/>'
-
-
-def _whisker(mark: _Mark) -> Iterator[str]:
-    ends = "".join(f"M{mark.x - CAP:.1f} {y:.1f}h{2 * CAP:g}" for y in (mark.low, mark.high))
-    yield (
-        f'<path class="whisker {escape(mark.system["kind"])}" d="M{mark.x:.1f} {mark.low:.1f}V{mark.high:.1f}{ends}"/>'
-    )
-
-
-def _names(marks: Sequence[_Mark], frame: Frame) -> Iterator[str]:
-    """Yield the systems' names in a column beside the frame, in the order of their marks' heights, and lines to these.
-
-    A line runs level to the frame's side, and bends only beyond it: no two cross.
-    """
-    x, inside = frame.right + GUTTER, (frame.top + LINE / 2, frame.bottom - LINE / 2)
-    for mark, y in zip(marks, moved_apart([mark.y for mark in marks], LINE, *inside), strict=True):
-        name = mark.system["name"]
-        yield f'<path class="leader" d="M{mark.x:.1f} {mark.y:.1f}H{frame.right:.1f}L{x:.1f} {y:.1f}"/>'
-        yield mark_shape(mark.system["kind"], x + KEY / 2, y, css="key")
-        yield (
-            f'<text class="label" x="{x + KEY:.1f}" y="{y + 4:.1f}" data-system="{escape(name)}">'
-            f"{escape(shortened(name))}</text>"
-        )
+    return f"{path}H{frame.left if sign < 0 else frame.right:.1f}"
 
 
 def shortened(name: str) -> str:
@@ -249,8 +185,8 @@ def moved_apart(places: Sequence[float], apart: float, low: float, high: float) 
         low: Where the first may be.
         high: Where the last may be.
 
-    >>> moved_apart([5, 5, 20, 9], 4, 0, 30)
-    [2.33..., 6.33..., 20.0, 10.33...]
+    >>> moved_apart([5, 5, 20, 8], 4, 0, 30)
+    [2.0, 6.0, 20.0, 10.0]
     """
     groups: list[tuple[list[int], float]] = []  # numbers of places in order, and the group's middle
 
