@@ -1,4 +1,4 @@
-"""``regress``: runs a recipe, compares its scores with what is expected, and writes the report."""
+"""The command ``regress``: a recipe's run, its scores against those expected, and its report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELP = """Run a recipe and compare its scores with those expected.
 
 Its systems run on test collections through Pyserini's commands. Nothing is done twice: a finished step is kept for as
 long as its inputs are the same, and an interrupted run goes on. Exit code 6: a score is FAIL, or nothing could be run;
-7: a system could not be run, but others were.
+7: some systems could not be run, or parts of the report are missing.
 """
 EXAMPLES = (
     "regress examples/regressions/demo.yaml",
@@ -29,16 +29,16 @@ EXAMPLES = (
 def command(
     recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder that the recipe's collections are in; by default the recipe's own.")
+        Path | None, typer.Option(help="Folder with the recipe's collections; by default the folder of the recipe.")
     ] = None,
     work: Annotated[
         Path, typer.Option(help="Folder for everything that is made, with a subfolder for each recipe.")
     ] = Path("build/regressions"),
     only: Annotated[
-        list[str] | None, typer.Option(metavar="SYSTEM", help="Run only this system; may be repeated.")
+        list[str] | None, typer.Option(metavar="SYSTEM", help="Run this system and what it needs; may be repeated.")
     ] = None,
     threads: Annotated[int, typer.Option(metavar="N", min=1, help="Threads for indexing and searching.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands without running them.")] = False,
     json: options.Json = False,
 ) -> None:
     """Carry out the command that `HELP` describes."""

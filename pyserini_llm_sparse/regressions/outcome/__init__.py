@@ -1,1 +1,1 @@
-"""The outcome of a run: scores with intervals, and costs."""
+"""The outcome of a run: scores with intervals, costs, details and problems."""

@@ -15,12 +15,12 @@ from pyserini_llm_sparse.regressions.run.plan import CollectionPlan
 from pyserini_llm_sparse.regressions.run.steps import Step
 
 Records = Mapping[Step, Mapping[str, Any]]
-"""What is kept of the steps that are done."""
+"""The records of the steps that are done."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a system costs; None where that is not known. A fusion costs what the systems cost that it fuses.
+    """The costs of a system; None where one is not known. A fusion costs what the systems cost that it fuses.
 
     Attributes:
         documents_per_second: Encoded, the start of the command included; None of a fusion.

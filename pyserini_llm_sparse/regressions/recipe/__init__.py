@@ -1,1 +1,1 @@
-"""A recipe: what its YAML file says, validated."""
+"""A recipe: the fields of its YAML file, and the systems that it compares."""

@@ -21,7 +21,7 @@ TOLERANCE = 0.0005  # scores are published with three or four digits
 
 
 class CollectionSource(Part):
-    """Where a collection comes from: a BEIR folder, an ir_datasets id, or documents, topics and judgements.
+    """The source of a collection: a BEIR folder, an ir_datasets id, or documents, topics and judgements.
 
     Attributes:
         beir: Folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels``; each may be compressed.
@@ -92,7 +92,7 @@ def _as_expected(value: Any) -> Any:
 
 
 class Budget(Part):
-    """What a system may cost on a collection.
+    """The costs that a system may have on a collection.
 
     Attributes:
         documents_per_second: Documents encoded per second, at least.
@@ -128,7 +128,7 @@ class Recipe(Part):
         systems: Systems by name, in the order of the tables.
         baseline: Name of the system that the others are tested against; by default the first.
         measures: In the notation of ir-measures.
-        hits: Most documents of a ranking.
+        hits: Documents of a ranking, at most.
         expected: Scores by collection or mean, system and measure.
         budgets: What systems may cost, by collection and system.
     """

@@ -63,7 +63,7 @@ class Splade(Part):
     Attributes:
         kind: ``splade``.
         model: Path or hub id of a masked language model, or ``trained:NAME`` for one of the recipe's ``train``.
-        max_length: Most tokens of a document; Pyserini cuts queries at 256.
+        max_length: Tokens of a document at most; Pyserini cuts queries at 256.
         batch_size: Texts computed together.
         prebuilt: Pyserini's name of an index, or the path of one, instead of one made of the documents.
     """
@@ -93,7 +93,7 @@ class Dense(Part):
         pooling: ``mean`` or ``cls``, the first token's.
         normalise: Whether vectors have length 1, so that scores are cosines.
         index: ``flat`` for exact search in faiss, ``hnsw`` for its graph, ``lucene-hnsw`` for Lucene's.
-        max_length: Most tokens of a document.
+        max_length: Tokens of a document at most.
         query_prefix: Text before queries.
         document_prefix: Text before documents.
         batch_size: Texts computed together.

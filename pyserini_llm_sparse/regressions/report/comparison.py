@@ -11,7 +11,7 @@ from pyserini_llm_sparse.regressions.report.plots import Plot, cost_plot
 
 
 class Findings(NamedTuple):
-    """What a reader wants to know first.
+    """The findings on a collection that a reader wants to know first.
 
     Attributes:
         best: The system with the highest score in the first measure.

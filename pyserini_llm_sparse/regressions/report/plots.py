@@ -22,7 +22,7 @@ APART = 10.0  # between marks of about equal cost
 
 @dataclass(frozen=True)
 class Frame:
-    """What the axes enclose, in pixels; y grows downwards."""
+    """The area that the axes enclose, in pixels; y grows downwards."""
 
     left: float
     top: float

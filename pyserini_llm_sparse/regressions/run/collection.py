@@ -1,4 +1,4 @@
-"""Lays a test collection out as Pyserini's commands read it: documents, topics and judgements."""
+"""A test collection, laid out as Pyserini's commands read it: documents, topics and judgements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explains rankings: the terms that a system makes of each query, and its best documents' scores term by term.
+"""The command that explains rankings: the terms of each query, and its best documents' scores term by term.
 
     python -m pyserini_llm_sparse.regressions.run.explaining --encoder csplade --index INDEX --topics TOPICS.tsv \\
         --qrels QRELS --run RUN.txt --output FILE.jsonl

@@ -18,7 +18,7 @@ _LUCENE_COMMAND = ("pyserini.index.lucene", "--generator", "DefaultLuceneDocumen
 
 @dataclass(frozen=True)
 class Index:
-    """Where a system's index is.
+    """A system's index: its place, and the steps that make it.
 
     Attributes:
         place: Path, or Pyserini's name of it.

@@ -1,4 +1,4 @@
-"""Measures what a single query costs and how large index and model are: one step of each system.
+"""The command that measures a system: the time of a single query, and the sizes of index and model.
 
     python -m pyserini_llm_sparse.regressions.run.measuring --kind bm25 --index INDEX --topics TOPICS.tsv --output FILE
 

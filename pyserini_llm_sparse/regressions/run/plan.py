@@ -1,4 +1,4 @@
-"""From a recipe to steps: what is done on each of its collections, each step once."""
+"""The plan of a recipe: the steps of its systems on each of its collections, each step once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = "{data}"  # in a command that trains: the folder of the collections
 
 @dataclass
 class CollectionPlan:
-    """What is done on one collection.
+    """The steps on one collection.
 
     Attributes:
         name: The collection's name.

@@ -28,7 +28,7 @@ _QUERIES_AT_ONCE = "64"  # in a dense search
 
 @dataclass(frozen=True)
 class _Searched:
-    """How a system is searched, for the steps that look closer.
+    """The search of a system, for the steps that look closer.
 
     Attributes:
         kind: One of `measuring.KINDS`.
