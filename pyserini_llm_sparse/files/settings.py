@@ -120,6 +120,7 @@ def mistakes(
 def _find_lines(node: Any, place: Place, path: Path, lines: dict[Place, int]) -> None:
     import yaml
 
+    parts: list[tuple[str | int, Any, Any]]
     if isinstance(node, yaml.MappingNode):
         parts = [(str(key.value), key, value) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
