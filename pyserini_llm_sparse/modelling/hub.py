@@ -1,4 +1,4 @@
-"""Where a model's directory is: a path, or the snapshot of a model on the hub."""
+"""The directory of a model: a path, or the snapshot of a model on the hub."""
 
 from __future__ import annotations
 

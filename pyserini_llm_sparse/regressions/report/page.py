@@ -18,21 +18,9 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from pyserini_llm_sparse.regressions.outcome.quantities import bytes_shown, seconds_shown
-from pyserini_llm_sparse.regressions.report.comparison import (
-    baseline_mean,
-    columns_of,
-    findings_of,
-    plots_of,
-    signed,
-)
+from pyserini_llm_sparse.regressions.report.comparison import baseline_mean, columns_of, findings_of, plots_of, signed
 from pyserini_llm_sparse.regressions.report.page_data import PageData
-from pyserini_llm_sparse.regressions.report.pictures import (
-    BAR,
-    SHAPES,
-    difference_profile,
-    interval_strip,
-    outcome_bar,
-)
+from pyserini_llm_sparse.regressions.report.pictures import BAR, SHAPES, difference_profile, interval_strip, outcome_bar
 from pyserini_llm_sparse.regressions.report.plots import shortened
 
 _FUNCTIONS = (

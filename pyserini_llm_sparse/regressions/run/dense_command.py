@@ -15,6 +15,7 @@ from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.topics import read_topics
 from pyserini_llm_sparse.files.trec import run_lines
 from pyserini_llm_sparse.indexing.lucene.dense import DenseIndex, index_vectors
+from pyserini_llm_sparse.plugin import register
 
 RUN_TAG = "lucene-hnsw"
 
@@ -54,6 +55,7 @@ def main() -> None:
     other.add_argument("--max-length", type=int)
     other.add_argument("--hits", type=int, default=1000)
     arguments = parser.parse_args()
+    register()  # a command of its own, also where the start-up hook did not run
     if arguments.command == "index":
         index_vectors(arguments.vectors, arguments.index, arguments.threads)
     else:

@@ -21,6 +21,7 @@ from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.topics import Topic, read_topics
 from pyserini_llm_sparse.files.trec import read_qrels, read_run
 from pyserini_llm_sparse.indexing.lucene.bm25 import K1, B
+from pyserini_llm_sparse.plugin import register
 from pyserini_llm_sparse.regressions.run.measuring import bm25_searcher
 
 DOCUMENTS = 3  # of a query, from the top
@@ -110,6 +111,7 @@ def main() -> None:
     for name in ("--index", "--topics", "--qrels", "--run", "--output"):
         parser.add_argument(name, type=Path, required=True)
     arguments = parser.parse_args()
+    register()  # a command of its own, also where the start-up hook did not run
     topics = read_topics(arguments.topics)
     qrels, ranked = read_qrels(arguments.qrels), ranked_documents(arguments.run)
     with opened(arguments) as explainer, atomic_file(arguments.output) as stream:

@@ -19,6 +19,7 @@ from typing import Any
 from pyserini_llm_sparse.errors import ResourceError
 from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.topics import Topic, read_topics
+from pyserini_llm_sparse.plugin import register
 
 KINDS = ("bm25", "impact", "faiss", "lucene-hnsw")
 HITS = 10  # of a query, as a person would look at them
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--l2-norm", action="store_true")
     parser.add_argument("--query-prefix")
     arguments = parser.parse_args()
+    register()  # a command of its own, also where the start-up hook did not run
     search = {"bm25": _bm25, "impact": _impact, "faiss": _faiss, "lucene-hnsw": _lucene_hnsw}[arguments.kind](arguments)
     found = {
         "latency_ms": milliseconds(search, read_topics(arguments.topics)),
