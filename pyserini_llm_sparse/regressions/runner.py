@@ -17,7 +17,7 @@ from pyserini_llm_sparse.regressions.report.markdown import report
 from pyserini_llm_sparse.regressions.report.page import rendered
 from pyserini_llm_sparse.regressions.report.page_data import page_data
 from pyserini_llm_sparse.regressions.run.plan import CollectionPlan
-from pyserini_llm_sparse.regressions.run.steps import Step
+from pyserini_llm_sparse.regressions.run.steps import RECORD, Step
 
 REPORT, PAGE = "report.md", "report.html"
 
@@ -40,10 +40,14 @@ def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note, prog
     for step in dict.fromkeys(step for plan in plans for step in plan.steps):
         with contained(problems, step):  # a model or a collection may not be there
             record = step.record()
-            if record is not None and _is_whole(record):
-                records[step] = record
-            else:
+            if record is not None and not _is_whole(record):
+                with disk_errors(step.folder):
+                    (step.folder / RECORD).unlink()
+                record = None
+            if record is None:
                 waiting.append(step)
+            else:
+                records[step] = record
     before, in_steps = len(records), 0.0
     took = [step.earlier_seconds() for step in waiting]
     for number, step in enumerate(waiting):
