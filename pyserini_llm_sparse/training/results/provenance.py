@@ -14,6 +14,7 @@ import yaml
 
 from pyserini_llm_sparse.system import installed_version
 from pyserini_llm_sparse.training.config.fields import CONFIGS, ModelConfig
+from pyserini_llm_sparse.version import __version__
 
 FOLDER = "training"  # in the result
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "pyserini")
@@ -56,12 +57,10 @@ def environment(accelerator: Any = None) -> dict[str, Any]:
     """
     import torch
 
-    import pyserini_llm_sparse
-
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "pyserini_llm_sparse": pyserini_llm_sparse.__version__,
+        "pyserini_llm_sparse": __version__,
     }
     found |= {name: version for name in PACKAGES if (version := installed_version(name)) is not None}
     found["torch"] = torch.__version__  # with its build, which the installed package's version lacks
