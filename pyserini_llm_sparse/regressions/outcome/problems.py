@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pyserini_llm_sparse.errors import LlmSparseError, one_line
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 Owner = TypeVar("Owner")
 
@@ -29,5 +29,5 @@ def contained(problems: MutableMapping[Owner, str], owner: Owner) -> Iterator[No
     except OSError as error:
         problems.setdefault(owner, f"{error.filename}: cannot be read or written: {error.strerror}; check the path")
     except Exception as error:
-        log.debug("%s", owner, exc_info=True)
+        _logger.debug("%s", owner, exc_info=True)
         problems.setdefault(owner, f"unexpected {type(error).__name__}: {one_line(error)}")
