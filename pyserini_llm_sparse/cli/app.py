@@ -1,4 +1,4 @@
-"""Puts the commands together and ends each with one line and its exit code if something is wrong."""
+"""The application: all commands together, each ending with one line and its exit code if something is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find ids that occurred before, in 16 bytes an id: with merging, 25 MB of memory for each million documents."""
+"""A memory of ids, to find those that occur again: 16 bytes an id, with merging 25 MB a million documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all, and the lines of vectors, encoded queries and runs."""
+"""The lines of files of vectors and of encoded queries, as Anserini and Pyserini read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encode a whole corpus to files that Lucene indexes: streaming, in shards, resumable to the byte."""
+"""The encoding of a whole corpus to files that Lucene indexes: streaming, in shards, resumable to the byte."""
 
 from __future__ import annotations
 

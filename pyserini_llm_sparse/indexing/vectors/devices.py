@@ -1,4 +1,4 @@
-"""Several devices of one machine encode one corpus: a process for each, which does one shard of the windows."""
+"""The encoding of a corpus on several devices of a machine: a process for each, which does one shard of the windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes an export in one way after the other, the fastest first, until one is as close to torch as it must be."""
+"""Attempts at an export, the fastest way first, until one is as close to torch as it must be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the encoder as a graph on ONNX Runtime's fused attention, from token ids to the terms of a vector.
+"""An encoder's graph on ONNX Runtime's fused attention, from token ids to the terms of a vector.
 
 Inputs, texts being padded on the right:
 

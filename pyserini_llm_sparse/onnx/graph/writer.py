@@ -1,4 +1,4 @@
-"""Writes an ONNX graph: nodes in memory, weights straight into the file beside it, each once.
+"""A writer of ONNX graphs: nodes in memory, weights straight into the file beside it, each once.
 
 Protocol buffers end at 2 GB, so all weights of some size are external data (ONNX, ``docs/ExternalData.md``): the size
 of a model then makes no difference, and no more than one tensor is held in memory on the way.
