@@ -1,4 +1,4 @@
-"""Read the documents of a corpus in order and in bounded memory: JSONL, TSV, BEIR folders and ir_datasets.
+"""The documents of a corpus in order and in bounded memory: JSONL, TSV, BEIR folders and ir_datasets.
 
 A corpus is named by a file, a folder, or ``irds:<dataset id>``:
 

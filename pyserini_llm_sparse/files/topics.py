@@ -1,4 +1,4 @@
-"""Read topics: TSV, JSONL, a BEIR folder, ``irds:`` ids, and names that the caller can look up."""
+"""Topics of any form: TSV, JSONL, a BEIR folder, ``irds:`` ids, and names that the caller can look up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building an impact index with Pyserini's indexer, and checking that nothing was lost on the way."""
+"""The building of an impact index with Pyserini's indexer, and the check that nothing was lost on the way."""
 
 from __future__ import annotations
 

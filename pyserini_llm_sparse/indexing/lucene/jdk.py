@@ -1,4 +1,4 @@
-"""Finding a JDK that Pyserini can run on, and handing it to this process and its children."""
+"""The JDK that Pyserini runs on: found, and handed to this process and its children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading an impact index: search, the terms that make a score, and the documents that are in it."""
+"""An impact index opened for reading: search, the terms that make a score, and the documents that are in it."""
 
 from __future__ import annotations
 
