@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from tests.commands import Pyserini, interpreter, user_environment
+from tests.warm import WarmPython
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -35,3 +40,18 @@ def data() -> Path:
     if not (folder / "scifact").is_dir():
         pytest.skip(f"no test collections in {folder}; set PYSERINI_LLM_SPARSE_DATA to a folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pyserini(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Pyserini]:
+    """Commands with Pyserini and the plugin: the installed one where it is installed, otherwise the checkout."""
+    folder = tmp_path_factory.mktemp("pyserini")
+    if importlib.util.find_spec("pyserini") is None:
+        pytest.skip("Pyserini is not installed")
+    python = interpreter(folder / "environment", root)
+    if not hasattr(os, "fork"):
+        yield Pyserini(python, folder, python)
+        return
+    warm = WarmPython(python, user_environment())
+    yield Pyserini(python, folder, warm.path)
+    warm.close()

@@ -1,97 +1,23 @@
-"""An interpreter with the plugin's start-up files in place, and one small collection that all claims are made on."""
+"""One small collection that all claims about whole commands are made on."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import shutil
-import subprocess
-import sys
-import sysconfig
-import venv
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.checkpoints import checkpoint
-from tests.integration.warm import WarmInterpreter
+from tests.commands import Pyserini
 
-START_UP_FILES = ("_pyserini_llm_sparse_boot.py", "pyserini_llm_sparse.pth", "pyserini_llm_sparse.start")
+__all__ = ["Pyserini", "read_run", "read_vectors"]
+
 SUBJECTS = (
     "wind and wings", "a doctor at night", "rivers in Köln", "two words for 東京", "cells that beat", "old bridges",
     "lakes far away", "a quiet station", "models of weight", "planes over cities",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Pyserini:
-    """Runs commands in a process of their own, as a user would."""
-
-    python: Path
-    folder: Path
-    warm: WarmInterpreter | None = None
-
-    def __call__(self, *arguments: object, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run ``python`` with arguments."""
-        command = [str(self.python), *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=self.folder, env=user_environment() | variables, capture_output=True, text=True,
-            encoding="utf-8", check=False,
-        )  # fmt: skip
-        return _checked(done) if check else done
-
-    def module(self, name: str, *arguments: object, check: bool = True, **variables: str):
-        """Run ``python -m name``. Variables may be of those that count at the start: then it is a new interpreter's."""
-        if self.warm is None or variables:
-            return self("-m", name, *arguments, check=check, **variables)
-        command = [name, *map(str, arguments)]
-        done = subprocess.CompletedProcess(command, *self.warm.run(command, self.folder, user_environment()))
-        return _checked(done) if check else done
-
-
-def user_environment() -> dict[str, str]:
-    """The environment, in which nothing names Java, a path or a key."""
-    unnamed = ("PYTHONPATH", "JAVA_HOME", "JDK_HOME", "JRE_HOME", "JVM_PATH", "OPENAI_API_KEY")
-    kept = {name: value for name, value in os.environ.items() if name not in unnamed}
-    return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
-    assert done.returncode == 0, f"{done.args}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done
-
-
-def _with_start_up_files(folder: Path, root: Path) -> Path:
-    """An interpreter that has all that this one has, the checkout, and the start-up files as an installation has."""
-    venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt").create(folder)
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.check_output([python, "-c", code], text=True).strip())
-    for name in START_UP_FILES:
-        shutil.copy(root / name, site)
-    # Names that sort behind: the start-up file must not need what these lines add.
-    lines = [str(root), *dict.fromkeys(path for path in sys.path if Path(path).name == "site-packages")]
-    (site / "zz_checkout.pth").write_text("\n".join(lines), encoding="utf-8")
-    return python
-
-
-@pytest.fixture(scope="session")
-def pyserini(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Pyserini]:
-    """Pyserini's commands with the plugin: the installed one where it is installed, otherwise the checkout."""
-    folder = tmp_path_factory.mktemp("pyserini")
-    if importlib.util.find_spec("pyserini") is None:
-        pytest.skip("Pyserini is not installed")
-    installed = (Path(sysconfig.get_path("purelib")) / "pyserini_llm_sparse.pth").is_file()
-    python = Path(sys.executable) if installed else _with_start_up_files(folder / "environment", root)
-    if not hasattr(os, "fork"):
-        yield Pyserini(python, folder)
-        return
-    warm = WarmInterpreter(python, folder, user_environment())
-    yield Pyserini(python, folder, warm)
-    warm.close()
 
 
 @pytest.fixture(scope="session")

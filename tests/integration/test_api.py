@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import causal_model, transformers_tokenizer
-from tests.integration.conftest import Pyserini
+from tests.commands import Pyserini
 
 pytestmark = pytest.mark.end_to_end
 

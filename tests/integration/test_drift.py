@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Pyserini
+from tests.commands import Pyserini
 
 pytestmark = pytest.mark.end_to_end
 

@@ -11,7 +11,8 @@ from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
 from pyserini_llm_sparse.indexing import lucene
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 from pyserini_llm_sparse.modelling.terms import TermVocabulary
-from tests.integration.conftest import Pyserini, read_vectors
+from tests.commands import Pyserini
+from tests.integration.conftest import read_vectors
 
 pytestmark = pytest.mark.end_to_end
 

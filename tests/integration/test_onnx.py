@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import checkpoint
+from tests.commands import Pyserini
 from tests.exports import PRECISIONS
-from tests.integration.conftest import Pyserini, read_run, read_vectors
+from tests.integration.conftest import read_run, read_vectors
 
 pytestmark = pytest.mark.end_to_end
 

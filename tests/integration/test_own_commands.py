@@ -12,7 +12,8 @@ import pytest
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
-from tests.integration.conftest import Pyserini, read_run, read_vectors
+from tests.commands import Pyserini
+from tests.integration.conftest import read_run, read_vectors
 
 pytestmark = pytest.mark.end_to_end
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
-from tests.integration.conftest import Pyserini
+from tests.commands import Pyserini
 
 pytestmark = pytest.mark.end_to_end
 

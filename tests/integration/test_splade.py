@@ -11,7 +11,8 @@ import pytest
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 from tests import masked_checkpoints  # noqa: F401
 from tests.checkpoints import checkpoint
-from tests.integration.conftest import Pyserini, read_vectors
+from tests.commands import Pyserini
+from tests.integration.conftest import read_vectors
 
 pytestmark = pytest.mark.end_to_end
 
