@@ -10,6 +10,7 @@ by variables that count at the start, gets one.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -24,11 +25,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 LIBRARIES = (
     "torch", "torch._dynamo", "transformers.modeling_utils", "transformers.models.auto.modeling_auto",
@@ -41,7 +44,7 @@ LIBRARIES = (
 # A command's JVM lives for a second or two: the compiler that takes long to make code fast costs more than it saves.
 JVM_OPTIONS = ("-XX:TieredStopAtLevel=1",)
 # Variables that count when an interpreter, its start-up hook or a library starts, which a fork has behind it.
-COUNT_AT_START = ("HF_", "OMP_", "PYTHON", "PYSERINI_LLM_SPARSE_DISABLE", "TRANSFORMERS_")
+COUNT_AT_START = ("HF_", "OMP_NUM_THREADS", "PYTHON", "PYSERINI_LLM_SPARSE_DISABLE", "TRANSFORMERS_")
 
 ASK = """\
 import json, os, socket, sys
@@ -121,6 +124,25 @@ def become(request: dict[str, Any], streams: list[int], executable: str) -> None
         runpy.run_path(first, run_name="__main__")
 
 
+def end(command: Callable[[], None]) -> NoReturn:
+    """Run a command and end as Python does, but for taking apart all that was loaded, which takes longer than most."""
+    code = 0
+    try:
+        command()
+    except SystemExit as asked:
+        code = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
+        if isinstance(asked.code, str):
+            print(asked.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
 def received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """What is asked for, and the standard streams that came with it."""
     size, streams, _, _ = socket.recv_fds(connection, 8, 3)
@@ -128,7 +150,7 @@ def received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
         return json.loads(stream.read(int.from_bytes(size, "big"))), streams
 
 
-def serve(connection: socket.socket, executable: str) -> None:
+def serve(connection: socket.socket, executable: str) -> NoReturn:
     """Be what is asked for in a fork, which ends with the asker, and tell the exit code."""
     request, streams = received(connection)
     ended, wake = socket.socketpair()
@@ -141,8 +163,7 @@ def serve(connection: socket.socket, executable: str) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for one in (connection, ended, wake):
             one.close()
-        become(request, streams, executable)
-        return
+        end(partial(become, request, streams, executable))
     for stream in streams:
         os.close(stream)
     if connection in select.select([connection, ended], [], [])[0]:
@@ -154,7 +175,7 @@ def serve(connection: socket.socket, executable: str) -> None:
 
 
 def main() -> None:
-    """Load the libraries; then each process that a request makes leaves the loop and is its command."""
+    """Load the libraries; then be each command that is asked for in a fork."""
     address, executable = sys.argv[1:]
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -172,7 +193,6 @@ def main() -> None:
                 if os.fork() == 0:
                     server.close()
                     serve(connection, executable)
-                    return
                 connection.close()
             _reap(os.WNOHANG)
     _reap(0)
