@@ -16,14 +16,14 @@ POSITIONS = 300  # most tokens of a text, which test texts can reach
 PADDING = 0
 MASKED_FAMILIES = ("bert_splade", "distilbert_splade", "roberta_splade", "modernbert_splade")
 _SMALL: dict[str, Any] = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48,
     "initializer_range": 0.3, "pad_token_id": PADDING,
 }  # fmt: skip
 _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert_splade": ("Bert", {**_SMALL, "max_position_embeddings": POSITIONS}),
     "distilbert_splade": (
         "DistilBert",
-        {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "initializer_range": 0.3,
+        {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 48, "initializer_range": 0.3,
          "max_position_embeddings": POSITIONS, "pad_token_id": PADDING},
     ),
     # It counts positions from the one after padding's, so some of its table is never used.
@@ -31,8 +31,9 @@ _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     # Every other layer sees four tokens to each side.
     "modernbert_splade": (
         "ModernBert",
-        {**_SMALL, "initializer_range": 0.1, "max_position_embeddings": POSITIONS, "local_attention": 8,
-         "global_attn_every_n_layers": 2, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+        {**_SMALL, "num_hidden_layers": 2, "initializer_range": 0.1, "max_position_embeddings": POSITIONS,
+         "local_attention": 8, "global_attn_every_n_layers": 2, "bos_token_id": 2, "eos_token_id": 3,
+         "cls_token_id": 2, "sep_token_id": 3},
     ),
 }  # fmt: skip
 

@@ -91,4 +91,4 @@ def small_heads(folder: Path) -> None:
 def dynamic_rope(folder: Path) -> None:
     """Positions that depend on the length of the longest text."""
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
-    native(folder, settings={"hidden_size": 64, "rope_parameters": rope}, attention="causal")
+    native(folder, settings={"hidden_size": 64, "num_hidden_layers": 1, "rope_parameters": rope}, attention="causal")

@@ -23,10 +23,8 @@ from tests.parity.test_onnx import assert_parity
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'pyserini-llm-sparse[onnx]'")
 
-EXPORTS = [
-    ("gemma2", "fp32"), ("gemma2", "int8"), ("gpt2", "fp32"), ("gpt2", "int8"), ("phi3", "fp32"), ("phi", "int8"),
-    ("small_heads", "fp32"), ("phi3", "fp16"),
-]  # fmt: skip
+# Each takes seconds: torch traces the model. A Llama is traced below, where its fused graph gives way.
+EXPORTS = [("gemma2", "fp32"), ("gpt2", "int8"), ("gpt2", "fp32"), ("phi", "int8"), ("phi3", "fp16")]
 
 
 def report(name: str, precision: str) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def test_its_vectors_are_those_of_torch(name: str, precision: str) -> None:
         assert all(chosen.startswith("int8") for chosen in found["formats"].values())
 
 
-@pytest.mark.parametrize(("name", "precision"), EXPORTS[:4])
+@pytest.mark.parametrize(("name", "precision"), EXPORTS[:2])
 def test_a_vector_does_not_depend_on_its_neighbours(name: str, precision: str) -> None:
     encoder = SparseEncoder.load(str(exported(name, precision)), **EVERYTHING)
     together = encoder.encode_documents(TEXTS, batch_size=5).matrix.toarray()
@@ -76,13 +74,15 @@ def test_a_tied_embedding_is_stored_once() -> None:
     assert len(embedding.dims) == 2 and not any(t.name.endswith("embed_tokens") for t in tensors)
 
 
-@pytest.mark.parametrize("name", ["gemma2", "gpt2"])
+@pytest.mark.parametrize("name", ["gpt2", "phi"])
 def test_the_body_s_products_are_quantised(name: str) -> None:
-    def bytes_of_floats(precision: str) -> int:
-        floats = [t for t in initializers(name, precision) if t.data_type == onnx.TensorProto.FLOAT]
-        return sum(int(place(t).get("length", 0)) for t in floats if ".layers." in t.name or ".h." in t.name)
-
-    assert bytes_of_floats("int8") < 0.2 * bytes_of_floats("fp32")
+    body = torch_encoder(name).engine.backbone.model.base_model  # type: ignore[attr-defined]
+    numbers = sum(own.numel() for path, own in body.named_parameters() if path.startswith(("layers.", "h.")))
+    kept = [tensor for tensor in initializers(name, "int8") if tensor.data_type == onnx.TensorProto.FLOAT]
+    floats = sum(
+        int(place(tensor).get("length", 0)) for tensor in kept if ".layers." in tensor.name or ".h." in tensor.name
+    )
+    assert floats < 0.2 * 4 * numbers
 
 
 def test_no_path_of_this_machine_is_in_the_graph(root: Path) -> None:
