@@ -14,7 +14,8 @@ import torch
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.cli.app import main
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, UsageError
-from pyserini_llm_sparse.onnx.export.exporter import export_encoder, export_model
+from pyserini_llm_sparse.modelling.torch_engine import TorchEngine, TorchLoader
+from pyserini_llm_sparse.onnx.export.exporter import export_checkpoint, export_model
 from tests import other_families  # noqa: F401
 from tests.checkpoints import TEXTS, checkpoint
 from tests.exports import EVERYTHING, exported, torch_encoder
@@ -100,13 +101,21 @@ def test_the_fused_builder_refuses_with_the_reason(tmp_path: Path, capsys: pytes
         export_model(str(checkpoint("small_heads")), tmp_path / "out", builder="optimal")  # type: ignore[arg-type]
 
 
+class OtherCode(TorchLoader):
+    """Loads a model whose code is its own: it looks like a Llama and computes something else."""
+
+    def load(self) -> TorchEngine:
+        engine = super().load()
+        network = engine.backbone.model.base_model.layers[0].mlp
+        network.register_forward_hook(lambda module, given, states: torch.tanh(states))
+        return engine
+
+
 def test_a_fused_graph_that_differs_from_torch_gives_way_and_says_so(tmp_path: Path) -> None:
-    reference = torch_encoder("llama_causal_tied")
-    network = reference.engine.backbone.model.base_model.layers[0].mlp
-    # As a model whose code is its own: it looks like a Llama and computes something else.
-    network.register_forward_hook(lambda module, given, states: torch.tanh(states))
+    native(tmp_path / "model", settings={**EXPORTABLE, "num_hidden_layers": 1}, attention="causal")
+    source = OtherCode(load_checkpoint(ModelReference(str(tmp_path / "model"))), "cpu", "float32")
     notes: list[str] = []
-    made = export_encoder(reference, tmp_path / "out", precision="fp32", model="own", note=notes.append)
+    made = export_checkpoint(source, tmp_path / "out", precision="fp32", model="own", note=notes.append)
     assert made.builder == "torch" and made.measured["weight_error"] < 5e-5
     said = [line for line in notes if line.startswith("builder torch: ")]
     assert len(said) == 1 and "the fused graph differs from torch: weight error" in said[0]
