@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -55,3 +56,9 @@ def pyserini(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[P
     warm = WarmPython(python, user_environment())
     yield Pyserini(python, folder, warm.path)
     warm.close()
+
+
+@pytest.fixture
+def forked_children(pyserini: Pyserini, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that this process itself starts are forks, too."""
+    monkeypatch.setattr(sys, "executable", str(pyserini.warm))

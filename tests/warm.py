@@ -20,9 +20,11 @@ import select
 import shlex
 import shutil
 import signal
+import site
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import traceback
@@ -43,12 +45,13 @@ LIBRARIES = (
 )  # fmt: skip
 # A command's JVM lives for a second or two: the compiler that takes long to make code fast costs more than it saves.
 JVM_OPTIONS = ("-XX:TieredStopAtLevel=1",)
-# Variables that count when an interpreter, its start-up hook or a library starts, which a fork has behind it.
-COUNT_AT_START = ("HF_", "OMP_NUM_THREADS", "PYTHON", "PYSERINI_LLM_SPARSE_DISABLE", "TRANSFORMERS_")
+# Variables that count when an interpreter or a library starts, which a fork has behind it.
+COUNT_AT_START = ("HF_", "OMP_NUM_THREADS", "PYTHON", "TRANSFORMERS_")
+MADE_UP_FOR = ("PYTHONIOENCODING", "PYTHONPATH")
 
 ASK = """\
 import json, os, socket, sys
-counts = lambda name: name.startswith(tuple(PREFIXES)) and name != "PYTHONIOENCODING"
+counts = lambda name: name.startswith(tuple(PREFIXES)) and name not in MADE_UP_FOR
 counted = lambda given: {name: value for name, value in given.items() if counts(name)}
 arguments, variables = sys.argv[1:], dict(os.environ)
 streams = {str(number) for number in range(3)}
@@ -77,7 +80,8 @@ class WarmPython:
         self.path.parent.mkdir()
         address = str(self._folder / "s")  # short: systems allow about a hundred letters
         facts = {
-            "ADDRESS": address, "PYTHON": str(python), "STARTED_WITH": dict(environment), "PREFIXES": COUNT_AT_START
+            "ADDRESS": address, "PYTHON": str(python), "STARTED_WITH": dict(environment), "PREFIXES": COUNT_AT_START,
+            "MADE_UP_FOR": MADE_UP_FOR,
         }  # fmt: skip
         asking = self._folder / "ask.py"
         asking.write_text("".join(f"{name} = {value!r}\n" for name, value in facts.items()) + ASK, encoding="utf-8")
@@ -85,8 +89,9 @@ class WarmPython:
         self.path.write_text(f'#!/bin/sh\nexec {ask} "$@"\n', encoding="utf-8")
         self.path.chmod(0o755)
         self._process = subprocess.Popen(
-            [python, __file__, address, str(self.path)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+            [python, __file__, address, str(self.path)], env={**environment, "PYSERINI_LLM_SPARSE_DISABLE": "1"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "the interpreter that commands are forked from has ended"
 
@@ -110,6 +115,10 @@ def become(request: dict[str, Any], streams: list[int], executable: str) -> None
     sys.stdout = sys.__stdout__ = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
     sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding, "backslashreplace", closefd=False)  # noqa: SIM115
     sys.executable = executable
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    # What Python's start does with the line that starts the plugin.
+    sys.modules.pop("_pyserini_llm_sparse_boot", None)
+    site.addpackage(sysconfig.get_path("purelib"), "pyserini_llm_sparse.pth", None)
     first, *rest = request["arguments"]
     sys.orig_argv = [executable, first, *rest]
     if first == "-m":

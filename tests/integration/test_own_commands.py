@@ -182,7 +182,7 @@ def test_plain_anserini_searches_with_our_encoded_queries(
     output = pyserini.folder / f"run.{kind}.txt"
     program = (
         "import subprocess, sys, glob, os, pyserini\n"
-        "from pyserini_llm_sparse import jdk\n"
+        "from pyserini_llm_sparse.indexing.lucene import jdk\n"
         "jar = glob.glob(os.path.join(os.path.dirname(pyserini.__file__), 'resources', 'jars', 'anserini-*.jar'))[0]\n"
         "search = [str(jdk.find_jdk().java), '--add-modules', 'jdk.incubator.vector', '-cp', jar]\n"
         "sys.exit(subprocess.run([*search, 'io.anserini.search.SearchCollection', *sys.argv[1:]]).returncode)"

@@ -14,10 +14,12 @@ import torch
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.cli.app import main
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, UsageError
+from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
+from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.torch_engine import TorchEngine, TorchLoader
 from pyserini_llm_sparse.onnx.export.exporter import export_checkpoint, export_model
 from tests import other_families  # noqa: F401
-from tests.checkpoints import TEXTS, checkpoint
+from tests.checkpoints import EXPORTABLE, TEXTS, checkpoint, native
 from tests.exports import EVERYTHING, exported, torch_encoder
 from tests.parity.test_onnx import assert_parity
 
@@ -113,7 +115,7 @@ class OtherCode(TorchLoader):
 
 def test_a_fused_graph_that_differs_from_torch_gives_way_and_says_so(tmp_path: Path) -> None:
     native(tmp_path / "model", settings={**EXPORTABLE, "num_hidden_layers": 1}, attention="causal")
-    source = OtherCode(load_checkpoint(ModelReference(str(tmp_path / "model"))), "cpu", "float32")
+    source = OtherCode(load_checkpoint(parse_encoder_name(str(tmp_path / "model"))), "cpu", "float32")
     notes: list[str] = []
     made = export_checkpoint(source, tmp_path / "out", precision="fp32", model="own", note=notes.append)
     assert made.builder == "torch" and made.measured["weight_error"] < 5e-5
