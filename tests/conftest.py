@@ -58,7 +58,9 @@ def pyserini(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[P
     warm.close()
 
 
-@pytest.fixture
-def forked_children(pyserini: Pyserini, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def forked_children(pyserini: Pyserini) -> Iterator[None]:
     """Commands that this process itself starts are forks, too."""
-    monkeypatch.setattr(sys, "executable", str(pyserini.warm))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(pyserini.warm))
+        yield

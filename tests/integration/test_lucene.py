@@ -14,7 +14,7 @@ from pyserini_llm_sparse.modelling.terms import TermVocabulary
 from tests.commands import Pyserini
 from tests.integration.conftest import read_vectors
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("forked_children")]
 
 NASTY = [
     "", " ", "\t", "\n", "\r\n", "\x00", "\x01", "\x08", "\x0b", "\x0c", "\x1b", "\x1c", "\x1f", "\x7f", "\x85", "\xa0",

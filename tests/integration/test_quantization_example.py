@@ -15,7 +15,7 @@ from examples.quantization.settings import cell, read_cell
 from pyserini_llm_sparse.modelling.vectors import SparseVectors
 from tests.checkpoints import TEXTS, checkpoint
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("forked_children")]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A run that is killed with SIGKILL at random points and started again ends with the bytes of an undisturbed one.
 
-PYSERINI_LLM_SPARSE_KILLS sets the number of points (3 by default), PYSERINI_LLM_SPARSE_SEED where they are.
+PYSERINI_LLM_SPARSE_KILLS sets the number of points (2 by default), PYSERINI_LLM_SPARSE_SEED where they are.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import checkpoint, sentences
+from tests.checkpoints import sentences
+from tests.exports import exported
 
-KILLS = int(os.environ.get("PYSERINI_LLM_SPARSE_KILLS", "3"))
+KILLS = int(os.environ.get("PYSERINI_LLM_SPARSE_KILLS", "2"))
 SEED = int(os.environ.get("PYSERINI_LLM_SPARSE_SEED", "1"))
 COUNT, WINDOW = 1200, 20
 
@@ -26,8 +27,9 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL 
 
 
 def encode(root: Path, corpus: Path, output: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start a job with an export: most of its time it encodes, for torch is not loaded."""
     command = [
-        sys.executable, "-m", "pyserini_llm_sparse", "encode", "--encoder", f"{checkpoint('llama_causal')}",
+        sys.executable, "-m", "pyserini_llm_sparse", "encode", "--encoder", str(exported("llama_causal_tied")),
         "--corpus", str(corpus), "--output", str(output), "--window-size", str(WINDOW), "--device", "cpu",
         "--threads", "1", "--max-active-terms", "50",
     ]  # fmt: skip

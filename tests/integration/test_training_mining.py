@@ -21,7 +21,7 @@ from pyserini_llm_sparse.training.preparation import mining
 from pyserini_llm_sparse.training.preparation.mining import candidates, mine
 from tests.checkpoints import checkpoint
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("forked_children")]
 
 ANIMALS = ("otter", "heron", "badger", "lynx", "marmot", "beaver", "ibex", "raven")
 HABITS = ("swims through cold rivers", "builds nests from twigs", "sleeps all winter", "hunts by dusk", "climbs rocks")
