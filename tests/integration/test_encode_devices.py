@@ -144,6 +144,7 @@ def test_other_vectors_are_replaced_only_on_request_and_not_while_they_are_writt
     assert content(corpus, "out") == content(corpus, "one")
 
 
+@pytest.mark.usefixtures("forked_children")
 def test_a_torch_model_on_more_devices_than_there_are_windows(corpus: Path) -> None:
     output = corpus.parent / "vectors"
     report = encode_on_devices(
