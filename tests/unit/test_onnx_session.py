@@ -14,6 +14,7 @@ import torch
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError
 from pyserini_llm_sparse.onnx.runtime import precision as precisions
+from pyserini_llm_sparse.onnx.runtime import session as sessions
 from pyserini_llm_sparse.onnx.runtime.precision import fastest_precision
 from pyserini_llm_sparse.onnx.runtime.providers import (
     CPU_PROVIDER,
@@ -62,6 +63,19 @@ def test_threads_sleep_while_they_wait_and_memory_is_not_planned_for_each_shape(
     options = opened()[1].session.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.enable_mem_pattern is False
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_slower_products_in_int8_are_asked_for_only_where_the_fast_ones_saturate(
+    exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "multiplies_int8", lambda: exact)
+    options = opened("int8")[1].session.get_session_options()
+    if exact:
+        with pytest.raises(RuntimeError, match="does not have"):
+            options.get_session_config_entry("session.x64quantprecision")
+    else:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
 @pytest.mark.parametrize(("device", "number"), [("cpu", None), ("cuda", 0), ("cuda:0", 0), ("cuda:13", 13)])
