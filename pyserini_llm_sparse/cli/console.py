@@ -50,6 +50,18 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def size(number: int) -> str:
+    """Return a number of bytes as ``512 bytes``, ``12.3 kB``, ``4.0 GB``."""
+    if number < 1000:
+        return count(number, "byte")
+    value = float(number)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.95:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1000:,.1f} TB"
+
+
 @contextlib.contextmanager
 def progress_bar(total: Callable[[], int | None], unit: str) -> Iterator[Progress | None]:
     """Show progress with units per second and the time left, if standard error is a terminal.

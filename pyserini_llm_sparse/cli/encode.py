@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyserini_llm_sparse.cli import options
-from pyserini_llm_sparse.cli.console import count, duration, print_json, progress_bar, say
+from pyserini_llm_sparse.cli.console import count, duration, print_json, progress_bar, say, size
 from pyserini_llm_sparse.errors import PartialError, UsageError
 from pyserini_llm_sparse.modelling.names import KEYWORD
 
@@ -34,8 +34,9 @@ EXAMPLES = (
 
 
 class OnError(StrEnum):
-    """What happens at a bad record."""
+    """What happens at a record that cannot be encoded."""
 
+    skip_empty = "skip-empty"
     fail = "fail"
     skip = "skip"
 
@@ -70,7 +71,12 @@ def command(
     shard_num: Annotated[
         int, typer.Option(metavar="N", min=1, help="Number of shards; all write to the same output.")
     ] = 1,
-    on_error: Annotated[OnError, typer.Option(help="Stop at a bad record, or skip and report it.")] = OnError.fail,
+    on_error: Annotated[
+        OnError,
+        typer.Option(
+            help="Leave out and report records without text, and stop at a bad one; stop at either; or skip both."
+        ),
+    ] = OnError.skip_empty,
     contents: Annotated[bool, typer.Option("--contents", help="Write the text beside each vector.")] = False,
     window_size: Annotated[
         int,
@@ -124,10 +130,18 @@ def _summarise(report: EncodeReport, output: Path, shard_num: int) -> None:
             say(f"{output}: this shard is complete: {count(report.documents, 'document')}; not all {shard_num} are")
         elif report.documents != report.encoded:
             say(f"{output}: complete: {count(report.documents, 'document')} with those of earlier runs or other shards")
+        say(f"{output}: {size(report.bytes)} of vectors")
+    if report.truncated:
+        say(
+            f"{output}: {count(report.truncated, 'document')} of those encoded now lost the end, beyond the maximum "
+            "length; --max-length changes it"
+        )
     if report.empty:
         say(f"{output}: {count(report.empty, 'document')} without any term, not indexed by Lucene; {_where(report)}")
-    if report.skipped:
-        raise PartialError(f"{output}: {count(report.skipped, 'record')} skipped: bad input; {_where(report)}")
+    if report.without_text:
+        say(f"{output}: {count(report.without_text, 'record')} without text left out; {_where(report)}")
+    if bad := report.skipped - report.without_text:
+        raise PartialError(f"{output}: {count(bad, 'record')} skipped: bad input; {_where(report)}")
 
 
 def _where(report: EncodeReport) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,11 @@ class Rejected:
 
 
 Record = Document | Rejected
+
+
+def tells_of_no_text(report: Mapping[str, Any]) -> bool:
+    """Tell whether an entry in a report of skipped records is that of one without text."""
+    return report.get("what") == _WITHOUT_TEXT
 
 
 class RecordProblem(Exception):

@@ -57,6 +57,11 @@ class Tokenization:
     None and texts without any character but white space have no content: their ``ids`` are empty and their vector is
     empty; the model never sees them, since BOS alone would give every such text the same meaningless terms. Lone
     surrogates, which no tokenizer accepts, become U+FFFD; NUL is a character like any other.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        spec: The spec.
+        truncated_documents: How many documents lost their end so far.
     """
 
     def __init__(self, tokenizer: Any, spec: EncodingSpec, vocabulary_size: int | None = None) -> None:
@@ -70,6 +75,7 @@ class Tokenization:
         Raises:
             DataError: The spec asks for a BOS or EOS token that the tokenizer does not have.
         """
+        self.truncated_documents = 0
         self.tokenizer = TextTokenizer.from_any(tokenizer)
         self.spec = spec
         for name, wanted, token_id in (
@@ -114,7 +120,9 @@ class Tokenization:
         clean = [_clean(text, number) for number, text in enumerate(texts)]
         filled = [number for number, text in enumerate(clean) if text]
         result = [TokenizedText([], range(0))] * len(clean)
-        copies = self._tokenise([clean[number] for number in filled], prefix, room, with_offsets=text_only)
+        copies, truncated = self._tokenise([clean[number] for number in filled], prefix, room, with_offsets=text_only)
+        if side == "document":
+            self.truncated_documents += truncated
         for number, (ids, text_start) in zip(filled, copies, strict=True):
             if ids != self._prefix_ids[prefix] and text_start < len(ids):
                 result[number] = self._framed(ids, text_start, text_only)
@@ -157,14 +165,17 @@ class Tokenization:
             return TokenizedText(framed, range(last_copy + text_start, last_copy + len(ids)))
         return TokenizedText(framed, range(last_copy if echo else 0, len(framed)))
 
-    def _tokenise(self, texts: list[str], prefix: str, room: int, with_offsets: bool) -> list[tuple[list[int], int]]:
-        """Return for each text at most `room` ids of prefix and text, and where the text's own ids start.
+    def _tokenise(
+        self, texts: list[str], prefix: str, room: int, with_offsets: bool
+    ) -> tuple[list[tuple[list[int], int]], int]:
+        """Return for each text at most `room` ids of prefix and text, where its own start, and how many were cut.
 
         A text far longer than can matter is cut first. The cut is made between a word and the space after it, which no
         tokenizer joins, and its result is taken only if tokens to spare lie between the last kept one and the cut;
         otherwise four times as many characters are tried.
         """
         result: list[tuple[list[int], int]] = [([], 0)] * len(texts)
+        truncated = 0
         characters = max(LEAST_CHARACTERS, room * CHARACTERS_PER_TOKEN)
         left = list(range(len(texts)))
         while left:
@@ -175,7 +186,9 @@ class Tokenization:
                 if len(part) < len(prefix) + len(texts[number]) and len(encoding.ids) < room + MARGIN_TOKENS:
                     again.append(number)
                     continue
-                ids = self._cleaned(encoding.ids)[:room]
+                cleaned = self._cleaned(encoding.ids)
+                ids = cleaned[:room]
+                truncated += len(ids) < len(cleaned)
                 start = 0
                 if with_offsets and prefix:
                     ends = [
@@ -186,7 +199,7 @@ class Tokenization:
                     start = next((place for place, end in enumerate(ends) if end > len(prefix)), len(ends))
                 result[number] = (ids, start)
             left, characters = again, characters * 4
-        return result
+        return result, truncated
 
     def _cleaned(self, ids: list[int]) -> list[int]:
         """Drop special tokens that the model has no embedding for."""

@@ -11,7 +11,7 @@ import pytest
 
 from pyserini_llm_sparse import __version__
 from pyserini_llm_sparse.cli.app import main
-from pyserini_llm_sparse.cli.console import count, duration
+from pyserini_llm_sparse.cli.console import count, duration, size
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
@@ -100,6 +100,40 @@ def test_skipped_records_end_with_code_7_and_are_listed(model: str, corpus: Path
     errors = capsys.readouterr().err
     assert "2 records skipped: bad input; see " in errors
     assert len((corpus.parent / "vectors.skipped.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_record_without_text_is_told_and_ends_well_unless_asked_to_fail(
+    model: str, corpus: Path, capsys: Output
+) -> None:
+    with corpus.open("a") as lines:
+        lines.write('{"id": "471", "contents": ""}\n')
+    assert encode(model, corpus) == 0
+    assert "vectors: 1 record without text left out; see " in capsys.readouterr().err
+    assert encode(model, corpus, "--overwrite", "--on-error", "fail") == 5
+    assert "corpus.jsonl:6: empty text (id '471')" in capsys.readouterr().err
+
+
+def test_lengths_and_sizes_are_told_at_the_end(model: str, corpus: Path, capsys: Output) -> None:
+    assert encode(model, corpus, "--max-length", "5") == 0
+    errors = capsys.readouterr().err
+    written = (corpus.parent / "vectors" / "embeddings-00000.jsonl").stat().st_size
+    assert f"vectors: {size(written)} of vectors" in errors
+    assert "of those encoded now lost the end, beyond the maximum length" in errors
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (12_345, "12.3 kB"),
+        (999_960, "1.0 MB"),
+        (4 * 10**12, "4.0 TB"),
+    ],
+)
+def test_sizes_in_words(number: int, words: str) -> None:
+    assert size(number) == words
 
 
 @pytest.mark.parametrize(

@@ -443,6 +443,50 @@ def test_a_run_that_failed_at_a_bad_record_may_go_on_by_skipping_it(
     assert (report.documents, report.skipped) == (12, 8)
 
 
+@pytest.fixture
+def corpus_with_empty_texts(tmp_path: Path) -> Path:
+    path = tmp_path / "some.jsonl"
+    path.write_text(
+        "".join(json.dumps({"id": f"e{n}", "contents": " " * n if n % 3 else "cells"}) + "\n" for n in range(9))
+    )
+    return path
+
+
+def test_records_without_text_are_left_out_counted_and_listed_unless_asked_to_fail(
+    encoder: SparseEncoder, corpus_with_empty_texts: Path, tmp_path: Path
+) -> None:
+    report = run(encoder, corpus_with_empty_texts, tmp_path / "vectors")
+    assert (report.documents, report.skipped, report.without_text, report.empty) == (3, 6, 6, 0)
+    assert report.bytes == (tmp_path / "vectors" / "embeddings-00000.jsonl").stat().st_size
+    assert report.skipped_path is not None
+    listed = [json.loads(line) for line in report.skipped_path.read_text().splitlines()]
+    assert [(entry["id"], entry["line"], entry["what"]) for entry in listed] == [
+        (f"e{number}", number + 1, "empty text") for number in (1, 2, 4, 5, 7, 8)
+    ]
+    again = run(encoder, corpus_with_empty_texts, tmp_path / "vectors")
+    assert (again.encoded, again.without_text) == (0, 6)
+    with pytest.raises(DataError, match=r"some\.jsonl:2: empty text \(id 'e1'\)"):
+        run(encoder, corpus_with_empty_texts, tmp_path / "others", on_error="fail")
+
+
+@pytest.mark.parametrize("on_error", ["skip-empty", "skip"])
+def test_a_corpus_of_which_nothing_is_left_is_an_error(on_error: str, encoder: SparseEncoder, tmp_path: Path) -> None:
+    path = tmp_path / "blank.jsonl"
+    path.write_text('{"id": "1", "contents": ""}\n{"id": "2", "contents": " "}\n')
+    with pytest.raises(DataError, match=r"none of its records can be encoded; the first: .*blank\.jsonl:1: empty text"):
+        run(encoder, path, tmp_path / "vectors", on_error=on_error)
+
+
+def test_documents_that_lose_their_end_are_counted(corpus: Path, tmp_path: Path, encoder: SparseEncoder) -> None:
+    short = SparseEncoder.load(str(checkpoint("llama_causal")), device="cpu", document_max_length=4)
+    lengths = [
+        len(encoder.tokenization.token_ids([json.loads(line)["contents"]], "document")[0].ids)
+        for line in corpus.read_text().splitlines()
+    ]
+    assert run(short, corpus, tmp_path / "vectors").truncated == sum(length > 4 for length in lengths) > 0
+    assert run(encoder, corpus, tmp_path / "whole").truncated == 0
+
+
 def test_a_document_without_any_term_is_written_and_reported(
     corpus: Path, tmp_path: Path, encoder: SparseEncoder
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from pyserini_llm_sparse.indexing.vectors.encode import EncodeReport, encode_corpus
+from pyserini_llm_sparse.indexing.vectors.encode import encode_corpus
+from pyserini_llm_sparse.indexing.vectors.report import EncodeReport
 
 __all__ = ["EncodeReport", "encode_corpus"]

@@ -18,7 +18,8 @@ import orjson
 
 from pyserini_llm_sparse import errors
 from pyserini_llm_sparse.errors import LlmSparseError, ResourceError, RunError, UsageError
-from pyserini_llm_sparse.indexing.vectors.encode import EncodeReport, Progress
+from pyserini_llm_sparse.indexing.vectors.encode import Progress
+from pyserini_llm_sparse.indexing.vectors.report import EncodeReport
 from pyserini_llm_sparse.indexing.vectors.shard import Shard
 from pyserini_llm_sparse.indexing.vectors.state import JobState
 from pyserini_llm_sparse.system import cores_each, own_environment
@@ -115,7 +116,11 @@ def _whole(reports: list[EncodeReport]) -> EncodeReport:
     whole = next((report for report in reports if report.finished), None)
     if whole is None:
         raise RunError("encode: all processes ended, but the output is not whole; give the same command again")
-    done = {"encoded": sum(report.encoded for report in reports), "seconds": max(report.seconds for report in reports)}
+    done = {
+        "encoded": sum(report.encoded for report in reports),
+        "truncated": sum(report.truncated for report in reports),
+        "seconds": max(report.seconds for report in reports),
+    }
     return EncodeReport(**{**asdict(whole), **done})
 
 

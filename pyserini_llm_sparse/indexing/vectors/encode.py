@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyserini_llm_sparse.errors import DataError, SpecMismatchError, UsageError, at
 from pyserini_llm_sparse.files.corpus import read_corpus
+from pyserini_llm_sparse.files.records import Rejected
 from pyserini_llm_sparse.files.vector_lines import vector_line
 from pyserini_llm_sparse.indexing.vectors.identity import JobIdentity, job_identity
 from pyserini_llm_sparse.indexing.vectors.pipeline import ReadAhead, WriteBehind
+from pyserini_llm_sparse.indexing.vectors.report import EncodeReport, report_of
 from pyserini_llm_sparse.indexing.vectors.state import JobState, Manifest, Part
 from pyserini_llm_sparse.indexing.vectors.windows import Window, windows
 
@@ -27,31 +28,10 @@ _READ_AHEAD = 2
 _WRITE_BEHIND = 2
 _BATCHES_AT_ONCE = 4
 
+OnError = Literal["skip-empty", "fail", "skip"]
+
 Progress = Callable[[int, bool], None]
 """Called with a number of records and whether they were encoded now; False for those done before or by other shards."""
-
-
-@dataclass(frozen=True)
-class EncodeReport:
-    """What an encoding job did.
-
-    Attributes:
-        documents: Documents written, in this run and in earlier ones, of this shard.
-        skipped: Records that were skipped and reported.
-        empty: Documents without any term; they are written, but Lucene does not index them.
-        encoded: Documents encoded in this run.
-        seconds: Time that encoding took in this run, the loading of the model left out.
-        finished: Whether the whole output is there, also the other shards' parts.
-        skipped_path: Report of skipped records and empty vectors, if there are any and the output is finished.
-    """
-
-    documents: int
-    skipped: int
-    empty: int
-    encoded: int
-    seconds: float
-    finished: bool
-    skipped_path: Path | None = None
 
 
 def encode_corpus(
@@ -63,7 +43,7 @@ def encode_corpus(
     batch_size: int = BATCH_SIZE,
     shard_id: int = 0,
     shard_num: int = 1,
-    on_error: Literal["fail", "skip"] = "fail",
+    on_error: OnError = "skip-empty",
     overwrite: bool = False,
     contents: bool = False,
     window_size: int = WINDOW_SIZE,
@@ -84,7 +64,8 @@ def encode_corpus(
         batch_size: Texts computed together. Another size may change an impact by one, where a float rounds otherwise.
         shard_id: Which shard this process encodes, from 0: the windows whose number leaves this remainder.
         shard_num: The number of shards.
-        on_error: ``fail`` at the first bad record, or ``skip`` and report it.
+        on_error: ``skip-empty`` leaves out records whose text is empty, counts and reports them, and ends at the first
+            one that is bad; ``fail`` ends at one without text, too; ``skip`` leaves out both.
         overwrite: Start again, whatever the output holds.
         contents: Also write the text itself, as Pyserini does; Anserini does not need it.
         window_size: Maximum number of records in a part of the output; very long ones fill it earlier.
@@ -93,7 +74,7 @@ def encode_corpus(
 
     Raises:
         UsageError: The arguments or the output folder are unfit.
-        DataError: A record is bad and ``on_error`` is ``fail``; the windows before it are kept.
+        DataError: A record is bad and ``on_error`` does not skip it; the windows before it are kept. Or none is left.
         SpecMismatchError: The output holds another job's vectors, or the corpus was changed since.
         ResourceError: The corpus cannot be read, or the disk is full.
         RunError: Another process is writing this shard.
@@ -113,7 +94,7 @@ def encode_corpus(
     identity = job_identity(encoder, corpus, fields, contents, window_size)
     state = JobState(Path(output), f"{shard_id}-of-{shard_num}")
     if not overwrite and (manifest := _finished(state, identity)):
-        return _report(state, manifest, 0, 0.0)
+        return report_of(state, manifest.parts, finished=True)
     state.open(identity, overwrite)
     try:
         job = _Job(encoder, state, identity, batch_size, contents, progress or (lambda count, now: None), others)
@@ -125,17 +106,10 @@ def encode_corpus(
         manifest = state.finish(identity, window_count)
     finally:
         state.close()
-    if manifest:
-        return _report(state, manifest, job.encoded, job.seconds)
-    own = [part for part in state.parts.values() if part.window % shard_num == shard_id]
-    return EncodeReport(
-        sum(part.documents for part in own),
-        sum(len(part.skipped) for part in own),
-        sum(len(part.empty) for part in own),
-        job.encoded,
-        job.seconds,
-        finished=False,
+    parts = (
+        manifest.parts if manifest else [part for part in state.parts.values() if part.window % shard_num == shard_id]
     )
+    return report_of(state, parts, manifest is not None, job.encoded, job.truncated, job.seconds)
 
 
 def _finished(state: JobState, identity: JobIdentity) -> Manifest | None:
@@ -148,11 +122,6 @@ def _finished(state: JobState, identity: JobIdentity) -> Manifest | None:
         return None
     state.clear()
     return manifest
-
-
-def _report(state: JobState, manifest: Manifest, encoded: int, seconds: float) -> EncodeReport:
-    path = state.skipped_path if manifest.skipped or manifest.empty else None
-    return EncodeReport(manifest.documents, manifest.skipped, manifest.empty, encoded, seconds, True, path)
 
 
 class _Job:
@@ -170,6 +139,7 @@ class _Job:
     ) -> None:
         self.encoded = 0
         self._encoder = encoder
+        self._truncated_before = encoder.tokenization.truncated_documents
         self._state = state
         self._identity = identity
         self._batch_size = batch_size
@@ -183,13 +153,21 @@ class _Job:
         """Time since the first document was encoded, the loading of the model left out."""
         return 0.0 if self._started is None else time.monotonic() - self._started
 
-    def run(self, corpus: str | Path, source: ReadAhead[Window], shard: tuple[int, int], on_error: str) -> int:
+    @property
+    def truncated(self) -> int:
+        """Documents that lost their end."""
+        return self._encoder.tokenization.truncated_documents - self._truncated_before
+
+    def run(self, corpus: str | Path, source: ReadAhead[Window], shard: tuple[int, int], on_error: OnError) -> int:
         """Encode the windows of the shard that are not done. Returns the number of windows of the corpus."""
-        count = 0
+        count = documents = 0
+        unusable: Rejected | None = None
         done = dict(self._state.parts)
         with WriteBehind(self._write, _WRITE_BEHIND) as writer:
             for window in source:
                 count += 1
+                documents += len(window.documents)
+                unusable = unusable or next(iter(window.rejected), None)
                 own = window.index % shard[1] == shard[0]
                 if part := done.get(window.index):
                     self._require_unchanged(window, part)
@@ -197,12 +175,14 @@ class _Job:
                     if own or self._others:
                         self._progress(len(window), False)
                 else:
-                    if window.rejected and on_error == "fail":
-                        raise window.rejected[0].error()
+                    if bad := next((one for one in window.rejected if not _is_left_out(one, on_error)), None):
+                        raise bad.error()
                     self._progress(len(window.rejected), True)
                     writer.put((window, list(self._batches(window))))
         if not count:
             raise DataError(f"{corpus}: no records: the corpus is empty; check the path")
+        if unusable is not None and not documents:
+            raise DataError(f"{corpus}: none of its records can be encoded; the first: {unusable.message()}")
         if done and max(done) >= count:
             raise self._changed(f"{corpus}: ends before the records of {done[max(done)].file}")
         return count
@@ -265,6 +245,10 @@ class _Job:
             f"{what}: the corpus was changed: it is {now} here, {before} there; restore it, choose another --output, "
             "or give --overwrite to start again"
         )
+
+
+def _is_left_out(record: Rejected, on_error: OnError) -> bool:
+    return on_error == "skip" or (on_error == "skip-empty" and record.is_without_text)
 
 
 def _empty_report(window: Window, position: int) -> dict[str, str | int | bool]:
