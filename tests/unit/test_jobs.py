@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import resource
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from pyserini_llm_sparse.indexing.vectors import EncodeReport, encode_corpus
 from pyserini_llm_sparse.indexing.vectors.identity import job_identity
 from pyserini_llm_sparse.indexing.vectors.state import JobState
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
+from pyserini_llm_sparse.system import own_environment
 from tests.checkpoints import checkpoint, sentences
 
 COUNT, WINDOW = 50, 8  # seven windows, the last of two documents
@@ -475,6 +478,20 @@ def test_a_corpus_of_which_nothing_is_left_is_an_error(on_error: str, encoder: S
     path.write_text('{"id": "1", "contents": ""}\n{"id": "2", "contents": " "}\n')
     with pytest.raises(DataError, match=r"none of its records can be encoded; the first: .*blank\.jsonl:1: empty text"):
         run(encoder, path, tmp_path / "vectors", on_error=on_error)
+
+
+def test_a_shards_process_ends_in_silence_while_its_parent_still_holds_its_input_open(tmp_path: Path) -> None:
+    job = {"encoder": str(tmp_path / "nowhere"), "loading": {"device": "cpu"}, "encoding": {}}
+    command = [sys.executable, "-m", "pyserini_llm_sparse.indexing.vectors.shard"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=own_environment()) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdin.write(json.dumps(job).encode() + b"\n")
+        process.stdin.flush()
+        events = [json.loads(line) for line in process.stdout]
+        assert process.wait() == 0
+        assert process.stderr.read() == b""
+    assert [list(event) for event in events] == [["error"]]
 
 
 def test_documents_that_lose_their_end_are_counted(corpus: Path, tmp_path: Path, encoder: SparseEncoder) -> None:

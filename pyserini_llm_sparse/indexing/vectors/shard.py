@@ -22,6 +22,8 @@ import orjson
 from pyserini_llm_sparse.errors import LlmSparseError, one_line, wants_traceback
 from pyserini_llm_sparse.system import LOGGER
 
+_STANDARD_INPUT = 0
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -95,7 +97,9 @@ def _events() -> Callable[[dict[str, Any]], None]:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not from `sys.stdin`: this thread would hold its lock for ever, and Python cannot end without that.
+    while os.read(_STANDARD_INPUT, 1024):
+        pass
     os._exit(1)  # at once: what is done is recorded, and the rest is done again
 
 
