@@ -105,7 +105,11 @@ def command(
     else:
         loaded = options.load_encoder(encoder, device, dtype, threads, **chosen)
         run = partial(encode_corpus, loaded, shard_id=shard_id, shard_num=shard_num)
-    with progress_bar(lambda: count_records(corpus), "documents") as progress:
+
+    def total() -> int | None:
+        return None if Path(corpus).is_fifo() else count_records(corpus)  # a pipe can be read only once
+
+    with progress_bar(total, "documents") as progress:
         report = run(
             corpus, output, fields=_names(fields), batch_size=batch_size, on_error=on_error.value, contents=contents,
             window_size=window_size, overwrite=overwrite, progress=progress,

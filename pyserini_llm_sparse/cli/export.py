@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pyserini_llm_sparse.cli import options
-from pyserini_llm_sparse.cli.console import print_json, say
+from pyserini_llm_sparse.cli.console import print_json, say, still_at_work
 from pyserini_llm_sparse.modelling.names import KEYWORD
 from pyserini_llm_sparse.onnx.graph.body import BuilderChoice
 from pyserini_llm_sparse.onnx.runtime.precision import Precision
@@ -50,10 +50,11 @@ def command(
     from pyserini_llm_sparse.onnx.export.exporter import export_model
     from pyserini_llm_sparse.onnx.export.number_formats import in_words
 
-    report = export_model(
-        model, output, precision=precision, builder=builder, optimum=optimum, corpus=corpus,
-        overwrite=overwrite, note=say,
-    )  # fmt: skip
+    with still_at_work(f"{output}: exporting"):
+        report = export_model(
+            model, output, precision=precision, builder=builder, optimum=optimum, corpus=corpus,
+            overwrite=overwrite, note=say,
+        )  # fmt: skip
     if as_json:
         print_json(asdict(report))
     measured = report.measured

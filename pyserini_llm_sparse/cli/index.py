@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pyserini_llm_sparse.cli import options
-from pyserini_llm_sparse.cli.console import count, print_json, say, without_java_warnings
+from pyserini_llm_sparse.cli.console import count, print_json, say, size, still_at_work, without_java_warnings
 from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.indexing.vectors.state import JobState
 
@@ -36,12 +36,14 @@ def command(
     unfinished = JobState(vectors).folder
     if unfinished.exists():
         raise DataError(f"{vectors}: is not finished: {unfinished.name} is still there; give the encode command again")
-    with without_java_warnings():
+    with without_java_warnings(), still_at_work(f"{index}: indexing"):
         report = lucene.index(
             vectors, index, threads=threads, store_raw=store_raw, store_vectors=store_vectors, log=log
         )
     if as_json:
         print_json(asdict(report))
+    taken = sum(path.stat().st_size for path in index.rglob("*") if path.is_file())
     say(f"{index}: indexed {count(report.indexed, 'document')}, all {report.encoded - report.empty:,} that have terms")
+    say(f"{index}: {size(taken)}")
     if report.empty:
         say(f"{index}: {count(report.empty, 'document')} without any term: Lucene does not index them")

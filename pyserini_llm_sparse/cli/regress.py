@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,9 @@ def command(
     ] = None,
     threads: Annotated[int, typer.Option(metavar="N", min=1, help="Threads for indexing and searching.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands without running them.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Lay out the collections, and leave the commands of --dry-run to you.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Carry out the command that `HELP` describes."""
@@ -46,24 +50,33 @@ def command(
     from pyserini_llm_sparse.regressions.recipe.fields import load_recipe
     from pyserini_llm_sparse.regressions.report.markdown import as_json, score_table
     from pyserini_llm_sparse.regressions.run.plan import plan_recipe
-    from pyserini_llm_sparse.regressions.runner import PAGE, run_recipe, write_reports
+    from pyserini_llm_sparse.regressions.runner import PAGE, ordered, run_recipe, write_reports
 
     loaded = load_recipe(recipe)
     if unknown := [name for name in only or () if name not in loaded.systems]:
         raise UsageError(f"{recipe}: no system {unknown[0]}: it has {', '.join(loaded.systems)}; name one of them")
     folder = work / recipe.stem
     plans = plan_recipe(loaded, data or recipe.parent, folder, threads, only)
+    steps = ordered(plans)
     if dry_run:
-        for plan in plans:
-            for step in plan.steps:
-                if shown := step.shown():
-                    typer.echo(shown)
+        data_option = ["--data", str(data)] if data else []
+        chosen = [part for name in only or () for part in ("--only", name)]
+        prepared = ["regress", str(recipe), *data_option, "--work", str(work), *chosen, "--prepare"]
+        typer.echo(f"python -m pyserini_llm_sparse {shlex.join(prepared)}")
+        for step in steps:
+            if shown := step.shown():
+                typer.echo(f"mkdir -p {shlex.quote(str(step.folder))} && {shown}")
+        return
+    if prepare:
+        with held(folder, folder / f"regress.{LOCK}"):
+            for step in steps:
+                if step.work is not None and step.record() is None:
+                    step.run()
         return
     with held(folder, folder / f"regress.{LOCK}"), status_line() as show:
 
         def note(text: str) -> None:
-            if show is not None:
-                show("")
+            show("")
             say(text)
 
         result = run_recipe(loaded, plans, note, show)

@@ -13,7 +13,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from pyserini_llm_sparse.cli import options
-from pyserini_llm_sparse.cli.console import count, duration, say, without_java_warnings
+from pyserini_llm_sparse.cli.console import count, duration, progress_bar, say, without_java_warnings
 from pyserini_llm_sparse.cli.topics import encode_topics, load_topics
 from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.outputs import require_file
@@ -79,7 +79,12 @@ def command(
     started = time.monotonic()
     impacts = encode_topics(loaded, found, batch_size)
     encoded = time.monotonic()
-    with without_java_warnings(), LuceneIndex(index) as opened, _opened_run(output) as run:
+    with (
+        without_java_warnings(),
+        LuceneIndex(index) as opened,
+        _opened_run(output) as run,
+        progress_bar(lambda: len(found), "queries searched") as progress,
+    ):
         ready = time.monotonic()
         nothing = []
         pairs = list(zip(found, impacts, strict=True))
@@ -92,6 +97,7 @@ def command(
                 run.write(_lines(topic.id, ranked, output_format, tag))
                 if not ranked:
                     nothing.append(topic.id)
+            progress(len(part), True)
         searched = time.monotonic()
     say(
         f"{output or 'standard output'}: {count(len(found), 'query')}: {duration(encoded - started)} to encode, "

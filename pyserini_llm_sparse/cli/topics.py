@@ -37,6 +37,5 @@ def encode_topics(encoder: Any, topics: Sequence[Topic], batch_size: int) -> lis
             found = encoder.query_impacts(texts, batch_size=batch_size)
             for number, vector in zip(numbers, found, strict=True):
                 impacts[number] = vector
-            if progress:
-                progress(len(numbers), True)
+            progress(len(numbers), True)
     return impacts

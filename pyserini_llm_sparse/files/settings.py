@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 MAXIMUM_SETTINGS = 100_000  # of a file, those that aliases stand for counted each time
+MOST_MISTAKES = 4  # that a message names
 Place = tuple[str | int, ...]
 """Where a setting stands: the keys, and in lists the numbers, that lead to it."""
 
@@ -115,6 +116,13 @@ def mistakes(
             reason += "" if ";" in message else "; correct it"
         found.append(Mistake(str(place[0]), lines.get(known), reason))
     return sorted(found, key=lambda mistake: mistake.line or 0)
+
+
+def listed(found: Sequence[str]) -> str:
+    """Return mistakes as one line: `MOST_MISTAKES` of them, and how many more there are."""
+    more = len(found) - MOST_MISTAKES
+    shown = "; ".join(found[:MOST_MISTAKES])
+    return shown if more <= 0 else f"{shown}; and {more} more {'mistake' if more == 1 else 'mistakes'}"
 
 
 def _find_lines(node: Any, place: Place, path: Path, lines: dict[Place, int]) -> None:

@@ -37,7 +37,7 @@ def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note, prog
     records: dict[Step, dict[str, Any]] = {}
     problems: dict[Step, str] = {}
     waiting: list[Step] = []
-    for step in dict.fromkeys(step for plan in plans for step in plan.steps):
+    for step in ordered(plans):
         with contained(problems, step):  # a model or a collection may not be there
             record = step.record()
             if record is not None and not _is_whole(record):
@@ -53,6 +53,9 @@ def run_recipe(recipe: Recipe, plans: Sequence[CollectionPlan], note: Note, prog
     for number, step in enumerate(waiting):
         if (earlier := next((one for one in step.after if one in problems), None)) is not None:
             problems[step] = problems[earlier]
+            continue
+        if (missing := _in_vain(step, plans, problems)) is not None:
+            problems[step] = missing
             continue
         note(f"[{number + 1}/{len(waiting)}] {step.title}{_time_left(took[number:])}")
         if shown := step.shown():
@@ -84,6 +87,24 @@ def write_reports(result: Result, folder: Path) -> None:
     for name, make in ((REPORT, lambda: report(result)), (PAGE, lambda: rendered(data))):
         with atomic_file(folder / name) as stream:
             stream.write(make().encode())
+
+
+def ordered(plans: Sequence[CollectionPlan]) -> list[Step]:
+    """Return each step once, the collections first: one that is missing shows before a model is trained."""
+    collections = [step for plan in plans if plan.wanted for step in (plan.documents, plan.prepared)]
+    return list(dict.fromkeys([*collections, *(step for plan in plans for step in plan.steps)]))
+
+
+def _in_vain(step: Step, plans: Sequence[CollectionPlan], problems: Mapping[Step, str]) -> str | None:
+    """Return why a step need not be done, if each system that wants it is broken elsewhere; else None."""
+    reason = None
+    for plan in plans:
+        for system in plan.wanted:
+            if step in plan.systems[system] or step in plan.details[system]:
+                reason = next((problems[one] for one in plan.systems[system] if one in problems), None)
+                if reason is None:
+                    return None
+    return reason
 
 
 def _add_earlier(plans: Sequence[CollectionPlan], records: dict[Step, dict[str, Any]]) -> None:

@@ -81,6 +81,15 @@ def test_a_mistake_in_a_recipe_is_named_with_its_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_is_no_recipe_is_refused_in_a_few_words(tmp_path: Path) -> None:
+    text = "model: x\noutput: y\nattention: causal\n" + "".join(f"field{number}: 1\n" for number in range(13))
+    with pytest.raises(DataError, match=r"recipe\.yaml: not a recipe: it has neither collections nor systems; "):
+        load_recipe(write_recipe(tmp_path, text))
+    with pytest.raises(DataError) as caught:
+        load_recipe(write_recipe(tmp_path, RECIPE + text))
+    assert str(caught.value).count("no such field") == 4 and str(caught.value).endswith("; and 12 more mistakes")
+
+
 def test_an_expected_score_may_say_where_it_comes_from(tmp_path: Path) -> None:
     expected = load_recipe(write_recipe(tmp_path)).expected["small"]["bm25"]
     assert expected["nDCG@10"] == Expected(score=0.5)
@@ -182,6 +191,29 @@ systems:
   two: {kind: run, path: runs/two.txt}
   three: {kind: csplade, encoder: "csplade:org/none"}
 """
+
+
+TRAINED_FOR_NOTHING = """\
+title: Training
+train: {tiny: {command: [slow], minutes: 25 minutes}}
+collections: {one: {beir: nowhere}, two: {beir: neither}}
+systems: {ours: {kind: csplade, encoder: "csplade:trained:tiny"}}
+"""
+
+
+def test_nothing_is_trained_for_collections_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow.py").write_text("import pathlib; pathlib.Path('trained').touch()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(write_recipe(tmp_path, TRAINED_FOR_NOTHING))
+    noted: list[str] = []
+    result = run_recipe(recipe, plan_recipe(recipe, tmp_path, tmp_path / "work" / "recipe", 1), noted.append)
+    assert not (tmp_path / "trained").exists() and noted == [] and result.ran == 0
+    assert "nowhere" in result.collections["one"].problems["ours"]
+    assert "neither" in result.collections["two"].problems["ours"]
+    (beir(tmp_path) / "small").rename(tmp_path / "neither")
+    run_recipe(recipe, plan_recipe(recipe, tmp_path, tmp_path / "work" / "recipe", 1), noted.append)
+    assert (tmp_path / "trained").exists()
 
 
 def test_documents_that_collections_share_are_indexed_once(tmp_path: Path) -> None:
@@ -431,6 +463,18 @@ def test_a_step_tells_how_far_its_command_says_that_it_is(tmp_path: Path, monkey
     told: list[str] = []
     Step("slow", tmp_path / "made", ("slow",)).run(told.append)
     assert set(told) == {"45 %, 00:12 left"}
+
+
+def test_a_step_without_a_progress_bar_tells_how_long_it_has_been_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyserini_llm_sparse.regressions.run.steps.WATCHED_EVERY", 0.05)
+    monkeypatch.setattr("pyserini_llm_sparse.regressions.run.steps.SILENT_AT_FIRST", 0.5)
+    (tmp_path / "slow.py").write_text("import time; time.sleep(1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told: list[str] = []
+    Step("slow", tmp_path / "made", ("slow",)).run(told.append)
+    assert told and all(text in ("0 s so far", "1 s so far", "2 s so far") for text in told)
 
 
 def test_a_step_that_fails_leaves_what_was_there_and_its_log(tmp_path: Path) -> None:

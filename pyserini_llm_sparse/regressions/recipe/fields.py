@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from pyserini_llm_sparse.errors import DataError, UsageError, at
 from pyserini_llm_sparse.files.measures import parse_measure
-from pyserini_llm_sparse.files.settings import mistakes, read_settings
+from pyserini_llm_sparse.files.settings import listed, mistakes, read_settings
 from pyserini_llm_sparse.regressions.recipe.systems import NAME, TRAINED, Fusion, Part, Run, System
 
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
@@ -219,12 +219,16 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises:
         ResourceError: The file cannot be read.
-        DataError: It is not YAML, or a field is unknown or has an impossible value; all such lines are named.
+        DataError: It is not YAML, or a field is unknown or has an impossible value; such lines are named.
     """
     path = Path(path)
     content, lines = read_settings(path, "recipe")
+    if not {"collections", "systems"} & content.keys():
+        raise DataError(
+            f"{path}: not a recipe: it has neither collections nor systems; docs/regressions.md describes recipes"
+        )
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        found = (f"{at(path, mistake.line)}: {mistake.reason}" for mistake in mistakes(error, lines))
-        raise DataError("; ".join(found)) from error
+        found = [f"{at(path, mistake.line)}: {mistake.reason}" for mistake in mistakes(error, lines)]
+        raise DataError(listed(found)) from error

@@ -31,6 +31,7 @@ KEY = "step.key"  # in an unfinished folder: what it was begun for
 LOG = "log.txt"
 UNFINISHED = ".unfinished"
 WATCHED_EVERY = 0.5  # seconds
+SILENT_AT_FIRST = 5.0  # seconds that a command without a progress bar has before it is said that it is still at work
 _TAIL_BYTES = 4096
 _BAR = re.compile(rb"(\d+)%\|[^\r\n]*\[[\d:]+<([\d:]+),")  # tqdm's: 45%|####  | 9/20 [00:10<00:12, ...
 OWN_FOLDER = "{folder}"  # in a command: where the step's output goes
@@ -148,7 +149,8 @@ class Step:
                 stderr=subprocess.STDOUT, env=own_environment(),
             )  # fmt: skip
             try:
-                code, peak = _wait(process, None if progress is None else partial(_tell, log, progress))
+                watch = None if progress is None else partial(_tell, log, time.monotonic(), progress)
+                code, peak = _wait(process, watch)
             except BaseException:
                 process.kill()
                 process.wait()
@@ -179,11 +181,13 @@ def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None] | None) ->
             time.sleep(WATCHED_EVERY)
 
 
-def _tell(log: Path, progress: Callable[[str], None]) -> None:
-    """Tell how far a command is: the last progress bar of tqdm in what it printed."""
+def _tell(log: Path, started: float, progress: Callable[[str], None]) -> None:
+    """Tell how far a command is: the last progress bar of tqdm in what it printed, or how long it has been at work."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         bars = _BAR.findall(stream.read())
     if bars:
         share, left = bars[-1]
         progress(f"{share.decode()} %, {left.decode()} left")
+    elif (passed := time.monotonic() - started) > SILENT_AT_FIRST:
+        progress(f"{passed:,.0f} s so far")

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pyserini_llm_sparse.errors import DataError, UsageError, at
-from pyserini_llm_sparse.files.settings import mistakes, read_settings, read_value
+from pyserini_llm_sparse.files.settings import listed, mistakes, read_settings, read_value
 from pyserini_llm_sparse.training.config.fields import CONFIGS, Phase
 
 
@@ -41,9 +41,11 @@ def load_config(phase: Phase, path: str | Path | None, overrides: Sequence[str] 
         return CONFIGS[phase].model_validate(merged)
     except ValidationError as error:
         found = mistakes(error, lines, "or see `train --help` for the fields of the phase")
-        message = "; ".join(
-            f"{'command line' if one.field in given or path is None else at(path, one.line)}: {one.reason}"
-            for one in found
+        message = listed(
+            [
+                f"{'command line' if one.field in given or path is None else at(path, one.line)}: {one.reason}"
+                for one in found
+            ]
         )
         from_command_line = path is None or all(one.field in given for one in found)
         raise (UsageError if from_command_line else DataError)(message) from error
