@@ -1,4 +1,4 @@
-"""The exceptions of the package, each with the exit code that a command ends with.
+"""The exceptions of the package, each with the exit code that a command ends with, and what others' errors become.
 
 Every message is one line, ``where: what: why; remedy``, so that it can be read in a terminal and in a log.
 
@@ -14,8 +14,12 @@ Every message is one line, ``where: what: why; remedy``, so that it can be read 
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 TRACEBACK = "PYSERINI_LLM_SPARSE_TRACEBACK"
 
@@ -97,3 +101,107 @@ def require_version(package: str, found: str, least: tuple[int, int], need: str)
     if tuple(int(part) for part in found.split(".")[:2]) < least:
         wanted = ".".join(map(str, least))
         raise PrerequisiteError(f"{package} {found}: too old: {need} needs {wanted}; pip install '{package}>={wanted}'")
+
+
+class _Row(NamedTuple):
+    """What errors of other libraries become.
+
+    Attributes:
+        sources: Beginnings of the errors' full class names, a Java exception's among them, or libraries that an error
+            of any class came out of.
+        kind: Our class.
+        what: What is wrong; the library's own words follow.
+        remedy: What to do.
+    """
+
+    sources: tuple[str, ...]
+    kind: type[LlmSparseError]
+    what: str
+    remedy: str
+
+
+# The first row that fits counts: classes say more than the library that an error came out of.
+_FOREIGN = (
+    _Row(("builtins.MemoryError", "torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError",
+          "java.lang.OutOfMemoryError"),
+         ResourceError, "memory: not enough", "choose a smaller --batch-size"),
+    _Row(("org.apache.lucene.index.CorruptIndexException", "org.apache.lucene.index.IndexFormatToo"),
+         DataError, "Java: the index is damaged or of another version", "index the vectors again"),
+    _Row(("org.apache.lucene.store.LockObtainFailedException",),
+         RunError, "Java: another process writes the index", "wait for it to end"),
+    _Row(("java.nio.file.", "java.io.", "org.apache.lucene.index.IndexNotFoundException"),
+         ResourceError, "Java: a file cannot be read or written", "check the index, and the space on the disk"),
+    _Row(("java.", "javax.", "org.apache.", "io.anserini.", "jnius."),
+         RunError, "Java: failed", "PYSERINI_VERBOSE_JVM=1 lets through what it prints"),
+    _Row(("huggingface_hub.errors.HFValidationError",), DataError, "hub: not a name on the hub", "check the name"),
+    _Row(("requests.", "urllib3.", "urllib.error.", "httpx.", "httpcore.", "socket.", "ssl.",
+          "builtins.ConnectionError", "builtins.TimeoutError", "huggingface_hub."),
+         ResourceError, "network: something cannot be downloaded", "connect, or use what is on this machine already"),
+    _Row(("safetensors",), DataError, "safetensors: the weights cannot be read", "restore or download them again"),
+    _Row(("onnxruntime.",), RunError, "ONNX Runtime: failed", "export the model again, or use torch"),
+    _Row(("json.", "orjson.", "pydantic", "yaml.", "builtins.UnicodeDecodeError", "builtins.EOFError", "gzip.", "zlib.",
+          "_lzma.", "lzma.", "zipfile.", "zstandard.", "zstd."),
+         DataError, "a file: damaged, or not of its kind", "restore or download it again"),
+    _Row(("subprocess.",), RunError, "a command: failed", "run it by itself to see why"),
+    _Row(("ir_datasets",), ResourceError, "ir_datasets: cannot give the data",
+         "check the network, or the files in ~/.ir_datasets"),
+    _Row(("peft",), DataError, "peft: the adapter cannot be used", "check its adapter_config.json and its base"),
+    _Row(("tokenizers", "builtins.Exception"),  # tokenizers has no class of its own
+         DataError, "tokenizers: the tokenizer cannot be used", "restore the model's tokenizer files"),
+    _Row(("transformers",), DataError, "transformers: the model cannot be used", "check its config.json and its files"),
+    _Row(("onnx", "optimum"), RunError, "onnx: failed", "export with another --builder"),
+    _Row(("torch",), RunError, "torch: failed", "lower the batch size, or use --device cpu"),
+    _Row(("datasets",), ResourceError, "datasets: cannot give the data", "check the name, and the network"),
+    _Row(("accelerate",), RunError, "accelerate: failed", "check its configuration"),
+)  # fmt: skip
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+def explained(error: BaseException) -> LlmSparseError | None:
+    """Return what an error of another library means, by one table; ours as it is; None for what can only be a bug.
+
+    Args:
+        error: Any exception, with its traceback.
+    """
+    if isinstance(error, LlmSparseError):
+        return error
+    names = _names(error)
+    said = one_line(error)
+    if "can't allocate" in said:
+        return ResourceError(f"memory: not enough: {said}; choose a smaller --batch-size")
+    if "home directory" in said and isinstance(error, RuntimeError):
+        return ResourceError(f"home: there is none: {said}; set HOME to a folder that you may write to")
+    for row in _FOREIGN:
+        if any(name.startswith(row.sources) for name in names):
+            return row.kind(f"{row.what}: {said}; {row.remedy}")
+    if isinstance(error, OSError):
+        where = error.filename or "a file"
+        full = error.errno in _FULL_DISK
+        remedy = "make room" if full else "check the path, and whether you may use it"
+        return ResourceError(f"{where}: cannot be read or written: {error.strerror or said}; {remedy}")
+    libraries = list(_libraries(error))
+    for row in _FOREIGN:
+        if any(library.startswith(row.sources) for library in libraries[-1:]):
+            return row.kind(f"{row.what}: {said}; {row.remedy}")
+    return None
+
+
+def _names(error: BaseException) -> list[str]:
+    """Return the full names of an error's classes that tell something, and of the Java exceptions behind it."""
+    kinds = [one for one in type(error).__mro__ if one not in (OSError, Exception, BaseException, object)]
+    names = [f"{one.__module__}.{one.__qualname__}" for one in kinds]
+    if type(error) is Exception:
+        names.append("builtins.Exception")
+    if java := getattr(error, "classname", None):  # pyjnius's JavaException
+        names = [str(java).replace("/", ".")]
+    return names
+
+
+def _libraries(error: BaseException) -> Iterator[str]:
+    """Yield the libraries that an error went through, from ours to the one that raised it."""
+    trace = error.__traceback__
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if name and name not in sys.stdlib_module_names:
+            yield name
+        trace = trace.tb_next

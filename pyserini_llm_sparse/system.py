@@ -82,6 +82,15 @@ def last_line(printed: str) -> str:
     return next((line[:300] for line in lines if line), "it printed nothing")
 
 
+def home_folder() -> Path | None:
+    """Return the user's home folder; None if there is none, as in a container that runs under a bare number."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home if home.is_dir() else None
+
+
 def own_environment() -> dict[str, str]:
     """Return the environment of a child that must find this very package, also where it is not installed."""
     home = str(Path(__file__).resolve().parents[1])

@@ -18,7 +18,7 @@ from pyserini_llm_sparse.errors import (
     TRACEBACK,
     LlmSparseError,
     PartialError,
-    ResourceError,
+    explained,
     first_line,
     wants_traceback,
 )
@@ -112,13 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explained(error: Exception) -> LlmSparseError:
-    """Return the error itself if it is one of ours, else one that names its kind and how to see more."""
-    if isinstance(error, LlmSparseError):
-        return error
-    first = first_line(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in first:
-        return ResourceError(f"memory: not enough: {first}; choose a smaller --batch-size")
-    return LlmSparseError(f"unexpected {type(error).__name__}: {first}; --traceback shows where")
+    """Return what an error means; of one that nobody has thought of, its kind and how to see more."""
+    found = explained(error)
+    if found is None:
+        found = LlmSparseError(f"unexpected {type(error).__name__}: {first_line(error)}; --traceback shows where")
+    return found
 
 
 class _ConsoleHandler(logging.Handler):

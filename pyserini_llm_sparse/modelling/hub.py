@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pyserini_llm_sparse.errors import ResourceError
@@ -20,7 +21,7 @@ def resolve_folder(model: str, revision: str | None = None, trust_remote_code: b
     Raises:
         ResourceError: There is no such directory and no such model on the hub or in its cache.
     """
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))  # noqa: PTH111  # which leaves ~ alone where there is no home
     if path.is_dir():
         return path
     if path == EMBEDDED:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pyserini_llm_sparse.errors import LlmSparseError
+from pyserini_llm_sparse.errors import LlmSparseError, explained, wants_traceback
 
 ENCODER_CLASS = "csplade"
 ENCODER_OPTIONS = ("--encoder", "--encoder-class")
@@ -95,10 +95,11 @@ def end_command(error: Exception) -> NoReturn:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """In a command, turn our errors into their one line and exit code; in a program, let them through."""
+    """In a command, turn errors that can be explained into one line and exit code; in a program, let them through."""
     try:
         yield
-    except LlmSparseError as error:
-        if running_command is None:
+    except Exception as error:
+        found = explained(error)
+        if running_command is None or found is None or wants_traceback():
             raise
-        end_command(error)
+        end_command(found)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError
+from pyserini_llm_sparse.errors import LlmSparseError, PrerequisiteError, explained, one_line
 from pyserini_llm_sparse.plugin import command_line
 from pyserini_llm_sparse.system import installed_version
 from pyserini_llm_sparse.version import __version__
@@ -14,6 +14,7 @@ from pyserini_llm_sparse.version import __version__
 _logger = logging.getLogger(__name__)
 
 TESTED = "Pyserini 1.6 and 2.0 to 2.4"
+_OF_CHANGES = (AttributeError, ImportError, LookupError, NameError, SyntaxError, TypeError, ValueError)
 problems: list[str] = []
 
 
@@ -44,15 +45,20 @@ def contained(module: str, fallback: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        changed = isinstance(error, PyseriniChangedError) or not isinstance(error, LlmSparseError)
-        reported = _explained(module, fallback, error) if changed else error
+        reported = _explained(module, fallback, error)
         problems.append(str(reported))
         if command_line.encoder_requested():
             command_line.end_command(reported)
         _logger.debug("%s", reported)
 
 
-def _explained(module: str, fallback: str, error: Exception) -> PyseriniChangedError:
+def _explained(module: str, fallback: str, error: Exception) -> LlmSparseError:
+    """Return what an error means: only some kinds can come of a place that is not as expected."""
+    if not isinstance(error, (PyseriniChangedError, *_OF_CHANGES)):
+        return explained(error) or LlmSparseError(
+            f"{module}: {type(error).__name__}: {one_line(error)}; `python -m pyserini_llm_sparse doctor` looks for "
+            "what is wrong with the installation"
+        )
     reason = str(error) if isinstance(error, PyseriniChangedError) else f"{type(error).__name__}: {error}"
     return PyseriniChangedError(
         f"{module}: pyserini-llm-sparse {__version__} does not fit Pyserini {pyserini_version()}: {reason}; "

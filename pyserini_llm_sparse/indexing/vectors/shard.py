@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from pyserini_llm_sparse.errors import LlmSparseError, one_line, wants_traceback
+from pyserini_llm_sparse.errors import LlmSparseError, explained, one_line, wants_traceback
 from pyserini_llm_sparse.system import LOGGER
 
 _STANDARD_INPUT = 0
@@ -54,8 +54,8 @@ def main() -> None:
     except Exception as error:  # whatever it is, the parent must be told
         if wants_traceback():
             traceback.print_exc()
-        message = f"{shard.loading.get('device')}: unexpected {type(error).__name__}: {one_line(error)}"
-        emit({"error": [LlmSparseError.__name__, message]})
+        found = explained(error) or LlmSparseError(f"unexpected {type(error).__name__}: {one_line(error)}")
+        emit({"error": [type(found).__name__, f"{shard.loading.get('device')}: {found}"]})
 
 
 def _encoded(shard: Shard, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

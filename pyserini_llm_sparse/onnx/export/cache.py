@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,22 +17,32 @@ from pyserini_llm_sparse.onnx.runtime.description import FIELDS_IN_GRAPH, read_d
 from pyserini_llm_sparse.onnx.runtime.loading import ExportLoader
 from pyserini_llm_sparse.onnx.runtime.precision import Precision
 from pyserini_llm_sparse.onnx.runtime.providers import device_number, export_device, require_cuda
+from pyserini_llm_sparse.system import home_folder
 from pyserini_llm_sparse.version import __version__
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.onnx.runtime.session import OnnxEngine
 
+_FOLDER = "pyserini-llm-sparse"
 CACHE_VARIABLE = "PYSERINI_LLM_SPARSE_CACHE"
 
 _logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Return where exports are kept: the folder that `CACHE_VARIABLE` names, else one in the user's cache."""
+    """Return where exports are kept: the folder that `CACHE_VARIABLE` names, else one in the user's cache.
+
+    A user who has no home, or may not write to it, has a temporary folder.
+    """
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named)
     system = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(system) if system else Path.home() / ".cache") / "pyserini-llm-sparse"
+    if system:
+        return Path(system) / _FOLDER
+    home = home_folder()
+    if home is not None and os.access(home, os.W_OK):
+        return home / ".cache" / _FOLDER
+    return Path(tempfile.gettempdir()) / f"{_FOLDER}-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
 
 
 @dataclass(frozen=True)
