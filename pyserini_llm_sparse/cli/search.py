@@ -30,6 +30,7 @@ EXAMPLES = (
     "search --index index --topics beir/scifact --hits 100 --threads 4 > run.txt",
 )
 
+LEAST_IMPACT = 4.0  # on average; in texts, a term occurs once or twice in a document
 QUERIES_AT_ONCE = 500  # each may hold a thousand hits
 
 
@@ -75,7 +76,7 @@ def command(
     found = load_topics(topics)
     loaded = options.load_encoder(encoder, device, dtype, None, precision=precision, query_max_length=max_length)
     set_on_purpose = {*parse_encoder_name(encoder).overrides, *(() if max_length is None else ("query_max_length",))}
-    require_index_spec(index, loaded.spec, encoder, set_on_purpose)
+    carried = require_index_spec(index, loaded.spec, encoder, set_on_purpose)
     started = time.monotonic()
     impacts = encode_topics(loaded, found, batch_size)
     encoded = time.monotonic()
@@ -85,6 +86,11 @@ def command(
         _opened_run(output) as run,
         progress_bar(lambda: len(found), "queries searched") as progress,
     ):
+        if carried is None and 0 < opened.mean_impact < LEAST_IMPACT:
+            say(
+                f"{index}: looks like an index of texts, as for BM25, where impacts are expected: its scores mean "
+                "nothing for these queries; index vectors, or search it with python -m pyserini.search.lucene --bm25"
+            )
         ready = time.monotonic()
         nothing = []
         pairs = list(zip(found, impacts, strict=True))

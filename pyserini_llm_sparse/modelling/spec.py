@@ -161,7 +161,12 @@ class EncodingSpec(BaseModel):
         differing = {field: both for field, both in self.difference(other).items() if field not in allowed}
         if not differing:
             return
-        listed = "; ".join(f"{field} is {own!r} here, {theirs!r} there" for field, (own, theirs) in differing.items())
+        listed = "; ".join(
+            "model_fingerprint: other weights, or another tokenizer"
+            if field == "model_fingerprint"
+            else f"{field} is {own!r} here, {theirs!r} there"
+            for field, (own, theirs) in differing.items()
+        )
         raise SpecMismatchError(
             f"{here}: was not made under the same encoding spec as {there}: {listed}; use the encoder that made it, or "
             f"allow the difference by name with {ALLOW_MISMATCH}={','.join(differing)}"

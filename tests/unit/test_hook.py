@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.plugin import command_line, drift
+from pyserini_llm_sparse.plugin.patches.hybrid_weight import warn_of_weight
 from pyserini_llm_sparse.plugin.targets import TARGETS
 
 COST = """
@@ -171,6 +172,26 @@ def test_a_default_of_pyserini_is_the_number_and_tells_that_it_is_a_default() ->
 def test_every_target_names_a_command_of_ours_to_fall_back_on() -> None:
     commands = {"encode", "encode-queries", "index", "search", "explain", "doctor"}
     assert {target.fallback for target in TARGETS.values()} <= commands
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--alpha 0.1: scores by impacts are in the tens of thousands"),
+        (["--alpha", "0"], "--alpha 0 ignores the sparse scores: the ranking is the dense search's"),
+        (["--alpha=0", "--weight-on-dense"], "--alpha 0 ignores the dense scores: the ranking is the sparse search's"),
+        (["--weight-on-dense", "--alpha", "5"], "--alpha 5: scores by impacts"),
+        (["--normalization"], ""),
+        (["--alpha", "0.0005"], ""),
+        (["--alpha", "2000", "--weight-on-dense"], ""),
+        (["--alpha", "much"], ""),
+    ],
+)
+def test_a_hybrid_weight_that_ignores_one_side_is_told(
+    arguments: list[str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_weight(arguments)
+    assert said in caplog.text and bool(said) == bool(caplog.text)
 
 
 def test_drift_is_remembered_for_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,18 @@ def test_importing_costs_milliseconds_and_no_library(root: Path) -> None:
     assert not {"torch", "transformers", "numpy", "pydantic", "pyserini"} & set(runs[0]["modules"])
     # On any machine: less than a module of the standard library.
     assert min(run["seconds"] for run in runs) < min(run["of_asyncio"] for run in runs)
+
+
+def test_what_is_to_be_pasted_installs_from_the_clone_for_the_package_is_on_no_index(root: Path) -> None:
+    pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    installing = [line for line in lines if line.startswith("pip install")]
+    assert "pip install ." in installing and not [line for line in installing if "pyserini-llm-sparse" in line]
+    settings = configparser.ConfigParser()
+    settings.read(root / "setup.cfg", encoding="utf-8")
+    extras = settings["options.extras_require"]
+    named = {found for line in installing for found in re.findall(r"\.\[(\w+)\]", line)}
+    assert named and named <= extras.keys()
 
 
 def test_public_names_exist() -> None:

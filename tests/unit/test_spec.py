@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError
-from pyserini_llm_sparse.modelling.names import SPEC_FILE
+from pyserini_llm_sparse.indexing.lucene.index_spec import require_index_spec, write_index_spec
+from pyserini_llm_sparse.modelling.names import EMBEDDED, SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 
 
@@ -63,6 +64,21 @@ def test_a_mismatch_names_the_field_and_both_values() -> None:
         spec.require_equal(other, "the encoder", "the index", allowed=["query_top_k"])
     assert "query_top_k" not in str(caught.value)
     spec.require_equal(other, "the encoder", "the index", allowed=["query_top_k", "attention"])
+
+
+def test_another_model_is_told_without_its_digits_and_by_its_name_where_that_is_known(tmp_path: Path) -> None:
+    made = EncodingSpec.load(EMBEDDED)
+    write_index_spec(tmp_path, made)
+    other = made.replace(model_fingerprint="sha256:0123")
+    with pytest.raises(
+        SpecMismatchError, match=r"index .*, which csplade made: model_fingerprint: other weights"
+    ) as caught:
+        require_index_spec(tmp_path, other, "csplade:org/other")
+    assert "sha256" not in str(caught.value)
+    write_index_spec(tmp_path, other)
+    with pytest.raises(SpecMismatchError) as caught:
+        require_index_spec(tmp_path, made, "csplade")
+    assert "csplade made" not in str(caught.value)
 
 
 def test_fields_can_be_set_from_text() -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from pyserini_llm_sparse.modelling.names import SPEC_FILE
+from pyserini_llm_sparse.modelling.names import EMBEDDED, KEYWORD, SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import ALLOW_MISMATCH, EncodingSpec
 
 _logger = logging.getLogger(__name__)
@@ -50,8 +50,16 @@ def require_index_spec(
         return None
     by_variable = [field.strip() for field in os.environ.get(ALLOW_MISMATCH, "").split(",")]
     of_documents = [field for field in EncodingSpec.model_fields if field.startswith("document_")]
-    spec.require_equal(carried, f"encoder {encoder}", f"index {index}", allowed={*allowed, *by_variable, *of_documents})
+    there = f"index {index}"
+    if _is_embedded(carried) and not _is_embedded(spec):
+        there += f", which {KEYWORD} made"
+    spec.require_equal(carried, f"encoder {encoder}", there, allowed={*allowed, *by_variable, *of_documents})
     return carried
+
+
+def _is_embedded(spec: EncodingSpec) -> bool:
+    """Tell whether the model of the package is the one that a spec is about."""
+    return spec.model_fingerprint == EncodingSpec.load(EMBEDDED).model_fingerprint
 
 
 def remove_index_spec(index: str | Path) -> None:

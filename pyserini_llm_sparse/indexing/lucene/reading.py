@@ -91,6 +91,12 @@ class LuceneIndex(OpenedIndex):
         terms = self._java("org.apache.lucene.index.MultiTerms").getTerms(self._reader, CONTENTS)
         return 0 if terms is None else int(terms.getSumDocFreq())
 
+    @property
+    def mean_impact(self) -> float:
+        """The mean of its impacts; in an index of texts, how often a term occurs in a document that has it."""
+        terms = self._java("org.apache.lucene.index.MultiTerms").getTerms(self._reader, CONTENTS)
+        return 0.0 if terms is None or not self.postings else terms.getSumTotalTermFreq() / self.postings
+
     def document_ids(self) -> Iterator[tuple[str, int]]:
         """Yield each document id and how often it is in the index, in Lucene's order."""
         terms = self._java("org.apache.lucene.index.MultiTerms").getTerms(self._reader, DOCUMENT_ID)

@@ -18,6 +18,7 @@ from pyserini_llm_sparse.plugin.command_line import (
     one_line_errors,
 )
 from pyserini_llm_sparse.plugin.drift import expect
+from pyserini_llm_sparse.plugin.patches.hybrid_weight import warn_of_weight
 
 # Options of pyserini.encode that other kinds of encoders have, and the value that means "not given".
 _WITHOUT_MEANING = {
@@ -282,10 +283,12 @@ def patch_faiss(command: dict[str, Any]) -> None:
 
 def patch_hybrid(command: dict[str, Any]) -> None:
     """``pyserini.search.hybrid`` is made of the parts above; its sparse part needs ``--impact`` as well."""
-    part, sparse = "", []
+    part = ""
+    parts: dict[str, list[str]] = {"dense": [], "sparse": [], "fusion": [], "run": []}
     for argument in sys.argv[1:]:
-        part = argument if argument in ("dense", "sparse", "fusion", "run") else part
-        if part == "sparse":
-            sparse.append(argument)
+        part = argument if argument in parts else part
+        parts.get(part, []).append(argument)
     if not command_line.help_requested():
-        _require_impact("pyserini.search.hybrid", sparse)
+        _require_impact("pyserini.search.hybrid", parts["sparse"])
+        if command_line.encoder_requested(parts["sparse"]):
+            warn_of_weight(parts["fusion"][1:])
