@@ -9,7 +9,8 @@ A corpus is named by a file, a folder, or ``irds:<dataset id>``:
 * Each may be compressed (``.gz``, ``.zst``). Blank lines are not records.
 
 Fields are stripped and joined by one space, as Pyserini's SPLADE encoder joins title and text. By default the text is
-the field ``contents`` or, where there is none, ``title`` and ``text``.
+the field ``contents`` or, where there is none, ``title`` and ``text``; `fields` says what else a record may hold. An
+ir_datasets document is what its type takes for its text.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from typing import Any
 import orjson
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError
+from pyserini_llm_sparse.files.fields import joined_fields, note_left_out
+from pyserini_llm_sparse.files.irds import entry_text
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, MAXIMUM_LINE, bare_suffix, read_lines
+from pyserini_llm_sparse.files.notes import Notes
 from pyserini_llm_sparse.files.records import (
     Document,
     Record,
@@ -58,6 +62,7 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
         yield from _read_irds(str(corpus), fields)
         return
     seen: set[str] = set()
+    notes = Notes(corpus)
     for path in corpus_files(corpus):
         is_tsv = bare_suffix(path) in TSV_SUFFIXES
         seen.update((fields or ()) if is_tsv else ())
@@ -73,11 +78,12 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
                 )
             elif line and not line.isspace():
                 try:
-                    identifier, text = parse_tsv(line) if is_tsv else parse_json(line, fields, seen)
+                    identifier, text = parse_tsv(line) if is_tsv else parse_json(line, fields, seen, notes)
                 except RecordProblem as problem:
                     yield problem.rejected(source, number)
                 else:
                     yield Document(identifier, text, source, number)
+    notes.tell()
     never = [name for name in fields or () if name not in seen]
     if never and len(never) < len(fields or ()):  # if all are missing, each record was rejected for it
         _logger.warning("%s: no record has a field %s: the vectors are without it", corpus, " or ".join(never))
@@ -125,8 +131,10 @@ def corpus_files(corpus: str | Path) -> list[Path]:
     return files
 
 
-def parse_json(line: bytes, fields: Sequence[str] | None = None, seen: set[str] | None = None) -> tuple[str, str]:
-    """Return id and text of a JSON line, and add the names of its keys to those seen.
+def parse_json(
+    line: bytes, fields: Sequence[str] | None = None, seen: set[str] | None = None, notes: Notes | None = None
+) -> tuple[str, str]:
+    """Return id and text of a JSON line; add the names of its keys to those seen, and note what is left out of it.
 
     Raises:
         RecordProblem: The line is not an object, or its id or its text cannot be used.
@@ -135,7 +143,10 @@ def parse_json(line: bytes, fields: Sequence[str] | None = None, seen: set[str] 
     if fields and seen is not None:
         seen.update(record)
     identifier = record_id(record)
-    return identifier, checked_text(joined_fields(record, fields, identifier), identifier)
+    text = joined_fields(record, fields, identifier)
+    if notes is not None and not fields:
+        note_left_out(record, text, notes)
+    return identifier, checked_text(text, identifier)
 
 
 def parse_tsv(line: bytes) -> tuple[str, str]:
@@ -180,34 +191,6 @@ def json_object(line: bytes) -> dict[str, Any]:
     return record
 
 
-def joined_fields(record: dict[str, Any], fields: Sequence[str] | None, identifier: str) -> str:
-    """Return the text of a JSON record: its fields stripped and joined by a space.
-
-    Raises:
-        RecordProblem: It has none of the fields, or one is not text.
-    """
-    wanted = fields or (("contents",) if "contents" in record else ("title", "text"))
-    present = [name for name in wanted if name in record]
-    if not present:
-        raise RecordProblem(
-            f"no field {' or '.join(fields or ('contents', 'title', 'text'))}",
-            f"the record has {', '.join(map(str, record))}",
-            "name its fields with --fields",
-            identifier,
-        )
-    values = []
-    for name in present:
-        value = record[name]
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise RecordProblem(
-                f"field {name} is not text", f"it is a {type(value).__name__}", "write it as a string", identifier
-            )
-        values.append(value.strip())
-    return " ".join(value for value in values if value)
-
-
 def _read_irds(corpus: str, fields: Sequence[str] | None) -> Iterator[Record]:
     """Yield the documents of an ir_datasets dataset; the line is the document's number."""
     dataset = load_irds(corpus)
@@ -215,12 +198,8 @@ def _read_irds(corpus: str, fields: Sequence[str] | None) -> Iterator[Record]:
         raise ResourceError(f"{corpus}: has no documents: the dataset holds other things; name one with documents")
     for number, entry in enumerate(dataset.docs_iter(), start=1):
         try:
-            record = entry._asdict()
-            identifier = checked_id(record.pop("doc_id", None), "doc_id")
-            if fields or "contents" in record or "title" in record or "text" in record:
-                text = joined_fields(record, fields, identifier)
-            else:
-                text = entry.default_text().strip()
+            identifier = checked_id(getattr(entry, "doc_id", None), "doc_id")
+            text = entry_text(entry, fields, identifier)
             yield Document(identifier, checked_text(text, identifier), corpus, number)
         except RecordProblem as problem:
             yield problem.rejected(corpus, number)

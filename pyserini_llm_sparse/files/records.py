@@ -10,6 +10,8 @@ from pyserini_llm_sparse.errors import DataError, at
 
 ID_KEYS = ("id", "_id", "docid")
 MAXIMUM_EXCERPT = 60
+MAXIMUM_ID = 32_766  # bytes: the longest term that Lucene keeps
+_PARTS_OF_DOCUMENTS = ("pid", "passage_id", "segment_id", "chunk_id")
 _WITHOUT_TEXT = "empty text"
 
 
@@ -88,6 +90,11 @@ def record_id(record: dict[str, Any], keys: Sequence[str] = ID_KEYS) -> str:
     """
     for key in keys:
         if key in record:
+            finer = next((name for name in _PARTS_OF_DOCUMENTS if name in record and name not in keys), None)
+            if finer and key == "docid":
+                raise RecordProblem(
+                    f"both {key} and {finer}", "parts of one document would share its id", f"rename {finer} to id"
+                )
             return checked_id(record[key], key)
     raise RecordProblem(
         "missing id", f"none of {', '.join(keys)} is a key of the record", "add one, or leave the record out"
@@ -115,6 +122,10 @@ def checked_id(value: Any, key: str = "id") -> str:
             f"{key} holds white space or a control character, at which run files are split",
             "replace it, for example by '_'",
             excerpt(value),
+        )
+    if len(value) > MAXIMUM_ID // 4 and len(value.encode()) > MAXIMUM_ID:
+        raise RecordProblem(
+            "unusable id", f"{key} is longer than Lucene's limit of {MAXIMUM_ID:,} bytes", "shorten it", excerpt(value)
         )
     return value
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
 from pyserini_llm_sparse.files.corpus import IRDS, TSV_SUFFIXES, json_object, load_irds, parse_tsv
+from pyserini_llm_sparse.files.irds import entry_text
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix, read_lines
 from pyserini_llm_sparse.files.records import RecordProblem, checked_id, checked_text, record_id
 
@@ -105,8 +106,11 @@ def _irds_topics(name: str) -> Iterator[Topic]:
     dataset = load_irds(name)
     if not dataset.has_queries():
         raise ResourceError(f"{name}: has no queries: the dataset holds other things; name a part with queries")
-    for query in dataset.queries_iter():
-        yield Topic(str(query.query_id), query.default_text().strip())
+    for number, query in enumerate(dataset.queries_iter(), start=1):
+        try:
+            yield Topic(str(query.query_id), entry_text(query, None, str(query.query_id)))
+        except RecordProblem as problem:
+            raise problem.rejected(name, number).error() from problem
 
 
 def _named_topics(name: str, known: Mapping[str, str]) -> Iterator[Topic]:

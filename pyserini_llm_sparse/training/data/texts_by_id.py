@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
-from pyserini_llm_sparse.files.corpus import TSV_SUFFIXES, joined_fields, json_object
+from pyserini_llm_sparse.files.corpus import TSV_SUFFIXES, json_object
+from pyserini_llm_sparse.files.fields import joined_fields
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix, read_lines
 from pyserini_llm_sparse.files.records import RecordProblem, excerpt, record_id
 
