@@ -38,6 +38,7 @@ from pyserini_llm_sparse.files.records import (
     excerpt,
     record_id,
 )
+from pyserini_llm_sparse.files.walk import files_below, is_file
 
 _logger = logging.getLogger(__name__)
 
@@ -112,21 +113,50 @@ def corpus_files(corpus: str | Path) -> list[Path]:
         DataError: The folder holds a file whose suffix says that it is something else.
     """
     corpus = Path(corpus)
-    if corpus.is_file():
+    if is_file(corpus):
         return [corpus]
     if not corpus.is_dir():
         raise ResourceError(f"{corpus}: no such corpus: neither a file nor a folder; give a path or {IRDS}<dataset id>")
     for suffix in ("", *COMPRESSIONS):
         if (beir := corpus / f"corpus.jsonl{suffix}").is_file():
             return [beir]
-    files = sorted(path for path in corpus.rglob("*") if path.is_file() and not _hidden(path.relative_to(corpus)))
+    files = folder_files(corpus)
     if not files:
         raise ResourceError(f"{corpus}: no corpus in this folder: it holds no files; check the path")
     for path in files:
+        if _is_beside_documents(path.relative_to(corpus)):
+            raise DataError(
+                f"{path}: queries or judgements by its name: they would be read as documents; name the corpus file "
+                "itself, or move this one out of the folder"
+            )
+    return files
+
+
+def folder_files(folder: Path) -> list[Path]:
+    """Return the files of records below a folder, hidden ones left out, in the order in which they are read.
+
+    Raises:
+        ResourceError: A folder or a link cannot be read.
+        DataError: There is a file whose suffix says that it is something else, or a folder in the BEIR layout.
+    """
+    files = files_below(folder, hidden=False)
+    beir = sorted({str(path.parent) for path in files if path.name.partition(".jsonl")[0] == "corpus"} - {str(folder)})
+    beside = {
+        str(path.parent if path.parent.name != "qrels" else path.parent.parent)
+        for path in files
+        if _is_beside_documents(path.relative_to(folder))
+    }
+    if found := [name for name in beir if name in beside]:
+        shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise DataError(
+            f"{folder}: a folder above {len(found)} in the BEIR layout ({shown}): their queries and judgements would "
+            "be read with the documents; name one of these folders"
+        )
+    for path in files:
         if bare_suffix(path) not in JSONL_SUFFIXES + TSV_SUFFIXES:
             raise DataError(
-                f"{path}: not a corpus file: its suffix is none of {', '.join(JSONL_SUFFIXES + TSV_SUFFIXES)} (with "
-                f"{' or '.join(COMPRESSIONS)}); move it out of the folder or rename it"
+                f"{path}: not a file of records: its suffix is none of {', '.join(JSONL_SUFFIXES + TSV_SUFFIXES)} "
+                f"(with {' or '.join(COMPRESSIONS)}); move it out of the folder or rename it"
             )
     return files
 
@@ -232,5 +262,6 @@ def _not_utf8(error: UnicodeDecodeError) -> RecordProblem:
     )
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_SUCCESS")) for part in path.parts)
+def _is_beside_documents(path: Path) -> bool:
+    """Tell whether a file of a folder is queries or judgements, by the customary names."""
+    return path.name.partition(".")[0] in ("queries", "topics", "qrels") or "qrels" in path.parent.parts

@@ -12,8 +12,8 @@ from pyserini_llm_sparse.files.records import RecordProblem
 def entry_text(entry: Any, fields: Sequence[str] | None, identifier: str) -> str:
     """Return the text of a document or a query: the fields that are named, else what its type takes for its text.
 
-    Where that is title and text of a document, they are joined as those of a JSON record. A type that does not say what its text is
-    is read as a JSON record would be.
+    Where that is title and text of a document, they are joined as those of a JSON record. A type that does not say what
+    its text is, is read as a JSON record would be.
 
     Raises:
         RecordProblem: It has no such text.

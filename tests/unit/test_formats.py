@@ -186,7 +186,7 @@ def test_of_a_folder_in_the_beir_layout_only_the_corpus_is_read(tmp_path: Path) 
 def test_a_file_of_another_kind_in_a_corpus_folder_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", GOOD)
     write(tmp_path / "README.md", b"read me")
-    with pytest.raises(DataError, match=r"README\.md: not a corpus file"):
+    with pytest.raises(DataError, match=r"README\.md: not a file of records"):
         corpus_files(tmp_path)
 
 

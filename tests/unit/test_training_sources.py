@@ -282,8 +282,8 @@ def test_a_directory_gives_the_examples_of_its_files_in_the_order_of_their_paths
 
 def test_a_directory_with_other_files_is_refused_rather_than_read_in_part(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", {"query": "q", "positive": "p"})
-    write(tmp_path / "b.parquet", "PAR1")
-    with pytest.raises(DataError, match=r"b\.parquet: not a file of examples"):
+    write(tmp_path / "b.arrow", "ARROW1")
+    with pytest.raises(DataError, match=r"b\.arrow: not a file of records"):
         read(str(tmp_path))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
+from pyserini_llm_sparse.files.walk import files_below
 from pyserini_llm_sparse.indexing.lucene.reading import LuceneIndex
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from pyserini_llm_sparse.system import last_line, own_environment, pyserini_command
@@ -93,7 +94,7 @@ def run_indexer(arguments: Sequence[str], index: str | Path, log: str | Path | N
 
 def _encoded_ids(folder: Path) -> tuple[set[str], set[str]]:
     """The ids in a folder of vectors, and those among them whose vector is empty."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(SPEC_FILE))
+    files = [path for path in files_below(folder) if not path.name.endswith(SPEC_FILE)]
     if not files:
         raise ResourceError(f"{folder}: no vectors to index: the folder is empty or missing; encode a corpus first")
     encoded: set[str] = set()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyserini_llm_sparse.errors import DataError, SpecMismatchError, UsageError, at
-from pyserini_llm_sparse.files.corpus import read_corpus
+from pyserini_llm_sparse.files.corpus import corpus_files, read_corpus
 from pyserini_llm_sparse.files.records import Rejected
 from pyserini_llm_sparse.files.vector_lines import vector_line
 from pyserini_llm_sparse.indexing.vectors.identity import JobIdentity, job_identity
@@ -89,7 +89,7 @@ def encode_corpus(
         raise UsageError(
             "overwrite: would remove the other shards' parts; remove the output folder before starting them"
         )
-    if Path(output).resolve().is_relative_to(Path(corpus).resolve()):
+    if _is_inside(Path(output), corpus):
         raise UsageError(f"{output}: lies in the corpus: it would be read as a part of it; choose another --output")
     identity = job_identity(encoder, corpus, fields, contents, window_size)
     state = JobState(Path(output), f"{shard_id}-of-{shard_num}")
@@ -110,6 +110,14 @@ def encode_corpus(
         manifest.parts if manifest else [part for part in state.parts.values() if part.window % shard_num == shard_id]
     )
     return report_of(state, parts, manifest is not None, job.encoded, job.truncated, job.seconds)
+
+
+def _is_inside(output: Path, corpus: str | Path) -> bool:
+    """Tell whether an output lies in the corpus, or in a folder that is linked into it."""
+    folders = {Path(corpus)}
+    if Path(corpus).is_dir():
+        folders.update(path.parent for path in corpus_files(corpus))
+    return any(output.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
 def _finished(state: JobState, identity: JobIdentity) -> Manifest | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import LlmSparseError, SpecMismatchError
+from pyserini_llm_sparse.files.walk import files_below
 from pyserini_llm_sparse.indexing.lucene import index_state, remove_index_spec, write_index_spec
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
@@ -39,7 +40,8 @@ def before_index(command: dict[str, Any]) -> None:
     folder = Path(source)
     beside = [sidecar(folder)] if sidecar(folder).is_file() else []
     # Shards are folders inside the input, so their sidecars are inside as well, where Lucene would read them.
-    inside = sorted(path for path in folder.rglob(f"*.{SPEC_FILE}") if path.is_file())
+    with one_line_errors():
+        inside = [path for path in files_below(folder) if path.name.endswith(f".{SPEC_FILE}")]
     try:
         _Job.spec = _single_spec(beside + inside)
     except LlmSparseError as error:
@@ -86,8 +88,8 @@ def _view_without(folder: Path, hidden: list[Path]) -> Path:
     """A folder of links to all files of another but some."""
     view = Path(tempfile.mkdtemp(prefix="pyserini_llm_sparse_"))
     atexit.register(shutil.rmtree, view, ignore_errors=True)
-    for path in folder.rglob("*"):
-        if path.is_file() and path not in hidden:
+    for path in files_below(folder):
+        if path not in hidden:
             link = view / path.relative_to(folder)
             link.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from pyserini_llm_sparse.files.walk import files_below
 from pyserini_llm_sparse.regressions.outcome.details import Measured, read_measured
 from pyserini_llm_sparse.regressions.outcome.quantities import QUANTITIES, percentile
 from pyserini_llm_sparse.regressions.recipe.fields import Budget
@@ -118,8 +119,8 @@ def _encoded(plan: CollectionPlan, records: Records, steps: Sequence[Step]) -> f
 def _index_bytes(steps: Sequence[Step]) -> int:
     """Return the size of what is searched."""
     searched = {before.folder for step in steps if step.folder.name == SEARCH for before in step.after}
-    files = [path for folder in searched for name in (LUCENE, FAISS) for path in (folder / name).rglob("*")]
-    return sum(path.stat().st_size for path in files if path.is_file())
+    files = [path for folder in searched for name in (LUCENE, FAISS) for path in files_below(folder / name)]
+    return sum(path.stat().st_size for path in files)
 
 
 def _latencies(measured: Sequence[Measured]) -> list[float]:

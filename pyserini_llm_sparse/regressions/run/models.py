@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError
 from pyserini_llm_sparse.files.digests import sampled_bytes
+from pyserini_llm_sparse.files.walk import files_below
 from pyserini_llm_sparse.regressions.recipe.systems import NAME, TRAINED
 from pyserini_llm_sparse.regressions.run.layout import MODEL
 from pyserini_llm_sparse.regressions.run.steps import Step
@@ -78,7 +79,7 @@ def dense_digest(model: str) -> str:
         return model
     digest = hashlib.sha256()
     try:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for path in files_below(folder):
             digest.update(f"\n{path.relative_to(folder).as_posix()} ".encode())
             digest.update(sampled_bytes(path))
     except OSError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
-from pyserini_llm_sparse.files.corpus import IRDS, JSONL_SUFFIXES, TSV_SUFFIXES
-from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix
+from pyserini_llm_sparse.errors import ResourceError, UsageError
+from pyserini_llm_sparse.files.corpus import IRDS, folder_files
+from pyserini_llm_sparse.files.lines import COMPRESSIONS
+from pyserini_llm_sparse.files.walk import is_file
 from pyserini_llm_sparse.training.data.hub import HUB
 from pyserini_llm_sparse.training.data.texts_by_id import COLLECTION_NAMES, neighbour
 
@@ -21,11 +22,11 @@ def parts(source: str) -> list[str]:
     """
     if source.startswith(IRDS):
         raise UsageError(f"{source}: no training examples: ir_datasets are read as texts only; export them to a file")
-    if source.startswith(HUB) or beir_split(source) is not None or Path(source).is_file():
+    if source.startswith(HUB) or beir_split(source) is not None or is_file(Path(source)):
         return [source]
     if not Path(source).is_dir():
         raise ResourceError(f"{source}: no such file or directory; give a path or {HUB}owner/name")
-    files = [str(path) for path in listed_files(Path(source)) if not is_neighbour(path)]
+    files = [str(path) for path in folder_files(Path(source)) if not is_neighbour(path)]
     if not files:
         raise ResourceError(f"{source}: no training examples: the directory holds no file of them; check the path")
     return files
@@ -42,23 +43,7 @@ def beir_split(source: str) -> tuple[Path, str] | None:
     return folder, split
 
 
-def listed_files(folder: Path) -> list[Path]:
-    """Return the files of a folder, hidden ones left out."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(name.startswith((".", "_SUCCESS")) for name in path.relative_to(folder).parts)
-        if not path.is_file() or hidden:
-            continue
-        if bare_suffix(path) not in JSONL_SUFFIXES + TSV_SUFFIXES:
-            raise DataError(
-                f"{path}: not a file of examples or texts: its suffix is none of "
-                f"{', '.join(JSONL_SUFFIXES + TSV_SUFFIXES)} (with {' or '.join(COMPRESSIONS)}); move or rename it"
-            )
-        found.append(path)
-    return found
-
-
 def is_neighbour(path: Path) -> bool:
-    """Tell whether a file is the collection or the queries that others refer to."""
+    """Tell whether a file is the collection or the queries that others refer to, or judgements."""
     bare = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    return bare.name in COLLECTION_NAMES or bare.name.startswith("queries.")
+    return bare.name in COLLECTION_NAMES or bare.name.startswith(("queries.", "qrels")) or path.parent.name == "qrels"

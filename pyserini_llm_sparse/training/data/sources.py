@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
-from pyserini_llm_sparse.files.corpus import IRDS, TSV_SUFFIXES, corpus_files, json_object, read_corpus
+from pyserini_llm_sparse.files.corpus import IRDS, TSV_SUFFIXES, corpus_files, folder_files, json_object, read_corpus
 from pyserini_llm_sparse.files.digests import file_sha256
 from pyserini_llm_sparse.files.fields import joined_fields
 from pyserini_llm_sparse.files.lines import MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
 from pyserini_llm_sparse.files.records import RecordProblem, Rejected, excerpt
+from pyserini_llm_sparse.files.walk import is_file
 from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.data.hub import HUB, hub_revision, read_hub
 from pyserini_llm_sparse.training.data.judgements import read_judged_examples
-from pyserini_llm_sparse.training.data.source_files import beir_split, is_neighbour, listed_files, parts
+from pyserini_llm_sparse.training.data.source_files import beir_split, is_neighbour, parts
 from pyserini_llm_sparse.training.data.source_formats import example_of_fields, example_of_record, is_example
 from pyserini_llm_sparse.training.data.texts_by_id import COLLECTION_NAMES, QUERIES_NAMES, Neighbours, neighbour
 
@@ -166,10 +167,10 @@ def _texts(source: str) -> Iterator[str]:
         yield from (text for example in read_examples(source) for text in example.positives)
     elif Path(source).is_dir():
         collection = neighbour(Path(source), COLLECTION_NAMES)
-        for path in [collection] if collection else listed_files(Path(source)):
+        for path in [collection] if collection else folder_files(Path(source)):
             if collection or not is_neighbour(path):
                 yield from _file_texts(path)
-    elif Path(source).is_file():
+    elif is_file(Path(source)):
         yield from _file_texts(Path(source))
     else:
         raise ResourceError(f"{source}: no such file or directory; give a path, {IRDS}DATASET or {HUB}owner/name")
@@ -243,8 +244,8 @@ def _files(source: str) -> list[Path]:
         return [path for path in (*beside, judged) if path is not None]
     path = Path(source)
     if path.is_dir():
-        return listed_files(path)
-    if not path.is_file():
+        return folder_files(path)
+    if not is_file(path):
         return corpus_files(path)  # says that there is none
     beside = [neighbour(path.parent, names) for names in (COLLECTION_NAMES, QUERIES_NAMES)]
     return [path, *(found for found in beside if found is not None and found != path and _refers(path))]
