@@ -3,7 +3,8 @@
 A corpus is named by a file, a folder, or ``irds:<dataset id>``:
 
 * JSONL (``.jsonl``, ``.json``, any other suffix of a single file): an object a line with ``id``, ``_id`` or ``docid``.
-* TSV (``.tsv``, ``.txt``): id, a tab, text; further tabs belong to the text.
+* TSV (``.tsv``, ``.txt``): id, a tab, text; further tabs belong to the text. If the first line names columns, a line
+  is a record with these fields.
 * A folder with ``corpus.jsonl`` is in the BEIR layout, and only that file is read. Of another folder, every file is
   read, in the order of the paths; hidden files are left out, and a file with an unknown suffix is an error.
 * Each may be compressed (``.gz``, ``.zst``). Blank lines are not records.
@@ -24,6 +25,7 @@ from typing import Any
 import orjson
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError
+from pyserini_llm_sparse.files.columns import Columns, not_utf8
 from pyserini_llm_sparse.files.fields import joined_fields, note_left_out
 from pyserini_llm_sparse.files.irds import entry_text
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, MAXIMUM_LINE, bare_suffix, read_lines
@@ -65,8 +67,7 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
     seen: set[str] = set()
     notes = Notes(corpus)
     for path in corpus_files(corpus):
-        is_tsv = bare_suffix(path) in TSV_SUFFIXES
-        seen.update((fields or ()) if is_tsv else ())
+        columns = Columns(path) if bare_suffix(path) in TSV_SUFFIXES else None
         source = str(path)
         for number, line in read_lines(path):
             if line is None:
@@ -79,11 +80,15 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
                 )
             elif line and not line.isspace():
                 try:
-                    identifier, text = parse_tsv(line) if is_tsv else parse_json(line, fields, seen, notes)
+                    if columns:
+                        found = _parse_tsv(line, columns, fields, seen, notes)
+                    else:
+                        found = parse_json(line, fields, seen, notes)
                 except RecordProblem as problem:
                     yield problem.rejected(source, number)
                 else:
-                    yield Document(identifier, text, source, number)
+                    if found:
+                        yield Document(*found, source, number)
     notes.tell()
     never = [name for name in fields or () if name not in seen]
     if never and len(never) < len(fields or ()):  # if all are missing, each record was rejected for it
@@ -98,6 +103,8 @@ def count_records(corpus: str | Path) -> int | None:
     """
     if str(corpus).startswith(IRDS):
         return load_irds(str(corpus)).docs_count()
+    if is_file(Path(corpus)) and not Path(corpus).is_file():
+        return None  # a pipe is read once
     return sum(
         line is None or not (not line or line.isspace())
         for path in corpus_files(corpus)
@@ -169,7 +176,12 @@ def parse_json(
     Raises:
         RecordProblem: The line is not an object, or its id or its text cannot be used.
     """
-    record = json_object(line)
+    return _parse_record(json_object(line), fields, seen, notes)
+
+
+def _parse_record(
+    record: dict[str, Any], fields: Sequence[str] | None, seen: set[str] | None, notes: Notes | None
+) -> tuple[str, str]:
     if fields and seen is not None:
         seen.update(record)
     identifier = record_id(record)
@@ -179,20 +191,22 @@ def parse_json(
     return identifier, checked_text(text, identifier)
 
 
-def parse_tsv(line: bytes) -> tuple[str, str]:
-    """Return id and text of a line ``id<TAB>text``.
-
-    Raises:
-        RecordProblem: The line has no tab or is not UTF-8, or its id or its text cannot be used.
-    """
-    try:
-        identifier, tab, text = line.decode("utf-8").partition("\t")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(error) from error
-    if not tab:
-        raise RecordProblem("no tab in the line", f"it is not id<TAB>text: {excerpt(identifier)!r}", "add the tab")
-    identifier = checked_id(identifier)
-    return identifier, checked_text(text.strip(), identifier)
+def _parse_tsv(
+    line: bytes, columns: Columns, fields: Sequence[str] | None, seen: set[str], notes: Notes
+) -> tuple[str, str] | None:
+    """Return id and text of a TSV line; None for a header."""
+    entry = columns.entry(line)
+    if isinstance(entry, dict):
+        return _parse_record(entry, fields, seen, notes)
+    if entry is None:
+        return None
+    identifier, text = checked_id(entry[0]), entry[1].strip()
+    if fields:
+        seen.update(fields)
+        notes.add("no names of columns, so that --fields does not choose among them: all after the id is the text")
+    elif "\t" in text:
+        notes.add("further tabs, which are a part of the text")
+    return identifier, checked_text(text, identifier)
 
 
 def json_object(line: bytes) -> dict[str, Any]:
@@ -208,7 +222,7 @@ def json_object(line: bytes) -> dict[str, Any]:
             # orjson also refuses lone surrogates and NaN, which matter only in the fields that are used.
             record = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise _not_utf8(error) from error
+            raise not_utf8(error) from error
         except (ValueError, RecursionError):
             shown = excerpt(line[:400].decode("utf-8", "replace"))
             raise RecordProblem(
@@ -252,14 +266,6 @@ def load_irds(name: str) -> Any:
         return ir_datasets.load(name.removeprefix(IRDS))
     except KeyError as error:
         raise ResourceError(f"{name}: unknown dataset: not a name of ir_datasets; see ir-datasets.com") from error
-
-
-def _not_utf8(error: UnicodeDecodeError) -> RecordProblem:
-    return RecordProblem(
-        "invalid UTF-8",
-        f"byte 0x{error.object[error.start]:02x} at position {error.start} of the line",
-        "convert the file to UTF-8",
-    )
 
 
 def _is_beside_documents(path: Path) -> bool:

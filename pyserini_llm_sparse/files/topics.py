@@ -1,17 +1,26 @@
-"""Topics of any form: TSV, JSONL, a BEIR folder, ``irds:`` ids, and names that the caller can look up."""
+"""Topics of any form: TSV, JSONL, a BEIR folder, ``irds:`` ids, and what the caller reads: names, Pyserini's formats.
+
+Of a TSV line the second column is the query, as for Pyserini; further ones are counted and told. A file without a
+suffix, such as a pipe, is JSONL if it begins with ``{``, and TSV otherwise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
-from pyserini_llm_sparse.files.corpus import IRDS, TSV_SUFFIXES, json_object, load_irds, parse_tsv
+from pyserini_llm_sparse.files.columns import Columns
+from pyserini_llm_sparse.files.corpus import IRDS, TSV_SUFFIXES, json_object, load_irds
 from pyserini_llm_sparse.files.irds import entry_text
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix, read_lines
+from pyserini_llm_sparse.files.notes import Notes
 from pyserini_llm_sparse.files.records import RecordProblem, checked_id, checked_text, record_id
+from pyserini_llm_sparse.files.walk import is_file
 
+PYSERINI = "pyserini:"  # before the path of topics that Pyserini is to read, in the format that it takes them for
 ID_KEYS = ("id", "_id", "qid", "query_id")
 TEXT_KEYS = ("text", "query", "title", "contents")
 
@@ -32,7 +41,8 @@ def read_topics(topics: str | Path, named: Callable[[str], Mapping[str, str]] | 
 
     Args:
         topics: Where they are.
-        named: Returns ``{id: text}`` for a name that is not a path, empty if it does not know it.
+        named: Returns ``{id: text}`` for a name that is not a path, empty if it does not know it, and for `PYSERINI`
+            and the path of a file in TREC's format, or in that of Pyserini's ``.json``.
 
     Raises:
         ResourceError: There are no such topics.
@@ -42,8 +52,8 @@ def read_topics(topics: str | Path, named: Callable[[str], Mapping[str, str]] | 
     path = Path(topics)
     if str(topics).startswith(IRDS):
         found = [(f"{topics}:{n}", topic) for n, topic in enumerate(_irds_topics(str(topics)), 1)]
-    elif path.is_file() or path.is_dir():
-        found = list(_file_topics(topics_file(path)))
+    elif path.exists():
+        found = list(_found_topics(topics_file(path), named))
     else:
         known = named(str(topics)) if named else None
         if not known:
@@ -68,7 +78,7 @@ def topics_file(path: Path) -> Path:
     Raises:
         ResourceError: The folder has none.
     """
-    if path.is_file():
+    if is_file(path):
         return path
     for suffix in ("", *COMPRESSIONS):
         if (beir := path / f"queries.jsonl{suffix}").is_file():
@@ -76,27 +86,69 @@ def topics_file(path: Path) -> Path:
     raise ResourceError(f"{path}: no topics in this folder: it has no queries.jsonl; name the topics file")
 
 
+def _found_topics(path: Path, named: Callable[[str], Mapping[str, str]] | None) -> Iterator[tuple[str, Topic]]:
+    """Yield the topics of a file with their places, through Pyserini's readers where only they know the format."""
+    if bare_suffix(path) != ".trec" and not (bare_suffix(path) == ".json" and _is_one_object(path)):
+        yield from _file_topics(path)
+    elif named is None:
+        raise ResourceError(
+            f"{path}: topics that Pyserini reads, and it was not asked; write them as TSV or JSON lines"
+        )
+    else:
+        for topic in _named_topics(str(path), named(f"{PYSERINI}{path.absolute()}")):
+            yield str(path), topic
+
+
+def _is_one_object(path: Path) -> bool:
+    """Tell whether a file is ``{id: {"title": query}}`` over one or more lines, rather than an object a line."""
+    for _, line in read_lines(path):
+        if line and not line.isspace():
+            try:
+                return all(isinstance(value, dict) for value in json_object(line).values())
+            except RecordProblem:
+                return line.lstrip().startswith(b"{")
+    return False
+
+
 def _file_topics(path: Path) -> Iterator[tuple[str, Topic]]:
     """Yield each topic with its place; the first bad one is an error, for a run without it would mislead."""
     is_tsv = bare_suffix(path) in TSV_SUFFIXES
+    is_known = bool(bare_suffix(path))
+    columns, notes = Columns(path), Notes(path)
     for number, line in read_lines(path):
         if line is not None and (not line or line.isspace()):
             continue
         try:
             if line is None:
                 raise RecordProblem("line too long", "a topic is a few words", "check the file")
-            identifier, text = parse_tsv(line) if is_tsv else _parse_json(line)
+            if not is_known:
+                is_tsv, is_known = not line.lstrip().startswith(b"{"), True
+            entry = columns.entry(line) if is_tsv else json_object(line)
+            if entry is None:
+                continue
+            identifier, text = _parse_record(entry, notes) if isinstance(entry, dict) else _second(*entry, notes)
         except RecordProblem as problem:
             raise problem.rejected(str(path), number).error() from problem
         yield f"{path}:{number}", Topic(identifier, text)
+    notes.tell()
 
 
-def _parse_json(line: bytes) -> tuple[str, str]:
-    record = json_object(line)
+def _second(identifier: str, rest: str, notes: Notes) -> tuple[str, str]:
+    identifier, (text, *more) = checked_id(identifier), rest.rstrip().split("\t")
+    if more:
+        notes.add("further columns, which are not a part of the query: it is the second column, as for Pyserini")
+    return identifier, checked_text(text.strip(), identifier)
+
+
+def _parse_record(record: dict[str, Any], notes: Notes) -> tuple[str, str]:
     identifier = record_id(record, ID_KEYS)
-    for key in TEXT_KEYS:
-        if isinstance(record.get(key), str):
-            return identifier, checked_text(record[key].strip(), identifier)
+    texts = {key: record[key].strip() for key in TEXT_KEYS if isinstance(record.get(key), str)}
+    if texts:
+        # Pyserini reads "id" and "title"; it reads no other of these records.
+        chosen = "title" if "id" in record and texts.get("title") else next(iter(texts))
+        if left_out := [key for key, text in texts.items() if text and text != texts[chosen]]:
+            notes.add(f"{' and '.join(left_out)} beside {chosen}, which alone is the query")
+        return identifier, checked_text(texts[chosen], identifier)
     raise RecordProblem(
         "no query text", f"none of {', '.join(TEXT_KEYS)} is a key with a string", "rename the field", identifier
     )

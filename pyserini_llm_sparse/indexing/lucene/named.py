@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pyserini_llm_sparse.errors import ResourceError, first_line
+from pyserini_llm_sparse.errors import DataError, LlmSparseError, ResourceError, first_line
+from pyserini_llm_sparse.files.topics import PYSERINI
 from pyserini_llm_sparse.indexing.lucene import jdk
 
 _Found = TypeVar("_Found")
 
-PYSERINI = "pyserini:"  # before topics that Pyserini is to read, in the format that it takes a file's path for
+__all__ = ["PYSERINI", "named_qrels", "named_topics"]
 
 
 def named_topics(name: str) -> dict[str, str]:
@@ -28,6 +29,9 @@ def named_topics(name: str) -> dict[str, str]:
         from pyserini.query_iterator import DefaultQueryIterator
 
         found = DefaultQueryIterator.from_topics(name.removeprefix(PYSERINI))
+        without = [str(identifier) for identifier, text in found if text is None]
+        if without:
+            raise DataError(f"{name}: topic {without[0]} has no title: that is what Pyserini searches for; add it")
         return {str(identifier): str(text) for identifier, text in found}
 
     return _from_pyserini(name, "topics", topics)
@@ -52,6 +56,8 @@ def _from_pyserini(name: str, what: str, get: Callable[[], _Found]) -> _Found:
     jdk.use_jdk()
     try:
         return get()
+    except LlmSparseError:
+        raise
     except Exception as error:  # whatever Pyserini, Java or the network raise: the name was all that they were given
         raise ResourceError(
             f"{name}: no such {what}: no file, and Pyserini cannot give {what} of this name ({first_line(error)}); "

@@ -12,6 +12,7 @@ from pyserini_llm_sparse.errors import DataError, SpecMismatchError, UsageError,
 from pyserini_llm_sparse.files.corpus import corpus_files, read_corpus
 from pyserini_llm_sparse.files.records import Rejected
 from pyserini_llm_sparse.files.vector_lines import vector_line
+from pyserini_llm_sparse.files.walk import is_file
 from pyserini_llm_sparse.indexing.vectors.identity import JobIdentity, job_identity
 from pyserini_llm_sparse.indexing.vectors.pipeline import ReadAhead, WriteBehind
 from pyserini_llm_sparse.indexing.vectors.report import EncodeReport, report_of
@@ -83,6 +84,8 @@ def encode_corpus(
         raise UsageError(
             f"shard {shard_id} of {shard_num}: no such shard: shards count from 0; choose 0 to shard_num-1"
         )
+    if shard_num > 1 and is_file(Path(corpus)) and not Path(corpus).is_file():
+        raise UsageError(f"{corpus}: a pipe: only one process can read it, not {shard_num} shards; write it to a file")
     if batch_size < 1 or window_size < 1:
         raise UsageError(f"batch size {batch_size}, window size {window_size}: must be at least 1; choose another")
     if overwrite and shard_num > 1:
