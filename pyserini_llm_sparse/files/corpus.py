@@ -7,7 +7,8 @@ A corpus is named by a file, a folder, or ``irds:<dataset id>``:
   is a record with these fields.
 * A folder with ``corpus.jsonl`` is in the BEIR layout, and only that file is read. Of another folder, every file is
   read, in the order of the paths; hidden files are left out, and a file with an unknown suffix is an error.
-* Each may be compressed (``.gz``, ``.zst``). Blank lines are not records.
+* CSV under a header, Parquet, and a JSON array of such objects.
+* Each may be compressed (``.gz``, ``.zst``, ``.bz2``, ``.xz``). Blank lines are not records.
 
 Fields are stripped and joined by one space, as Pyserini's SPLADE encoder joins title and text. By default the text is
 the field ``contents`` or, where there is none, ``title`` and ``text``; `fields` says what else a record may hold. An
@@ -40,6 +41,7 @@ from pyserini_llm_sparse.files.records import (
     excerpt,
     record_id,
 )
+from pyserini_llm_sparse.files.tables import TABLE_SUFFIXES, is_table, read_table
 from pyserini_llm_sparse.files.walk import files_below, is_file
 
 _logger = logging.getLogger(__name__)
@@ -67,6 +69,9 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
     seen: set[str] = set()
     notes = Notes(corpus)
     for path in corpus_files(corpus):
+        if is_table(path):
+            yield from _table_records(path, fields, seen, notes)
+            continue
         columns = Columns(path) if bare_suffix(path) in TSV_SUFFIXES else None
         source = str(path)
         for number, line in read_lines(path):
@@ -95,6 +100,17 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
         _logger.warning("%s: no record has a field %s: the vectors are without it", corpus, " or ".join(never))
 
 
+def _table_records(path: Path, fields: Sequence[str] | None, seen: set[str], notes: Notes) -> Iterator[Record]:
+    """Yield the records of a file in which they are not a line each; the line is the record's number."""
+    for number, record in read_table(path):
+        try:
+            if not isinstance(record, dict):
+                raise not_an_object(record)
+            yield Document(*_parse_record(record, fields, seen, notes), str(path), number)
+        except RecordProblem as problem:
+            yield problem.rejected(str(path), number)
+
+
 def count_records(corpus: str | Path) -> int | None:
     """Return how many records a corpus has, by reading but not parsing it; None if it cannot be told.
 
@@ -105,6 +121,8 @@ def count_records(corpus: str | Path) -> int | None:
         return load_irds(str(corpus)).docs_count()
     if is_file(Path(corpus)) and not Path(corpus).is_file():
         return None  # a pipe is read once
+    if any(is_table(path) for path in corpus_files(corpus)):
+        return None
     return sum(
         line is None or not (not line or line.isspace())
         for path in corpus_files(corpus)
@@ -127,7 +145,7 @@ def corpus_files(corpus: str | Path) -> list[Path]:
     for suffix in ("", *COMPRESSIONS):
         if (beir := corpus / f"corpus.jsonl{suffix}").is_file():
             return [beir]
-    files = folder_files(corpus)
+    files = folder_files(corpus, JSONL_SUFFIXES + TSV_SUFFIXES + TABLE_SUFFIXES)
     if not files:
         raise ResourceError(f"{corpus}: no corpus in this folder: it holds no files; check the path")
     for path in files:
@@ -139,7 +157,7 @@ def corpus_files(corpus: str | Path) -> list[Path]:
     return files
 
 
-def folder_files(folder: Path) -> list[Path]:
+def folder_files(folder: Path, suffixes: tuple[str, ...] = JSONL_SUFFIXES + TSV_SUFFIXES) -> list[Path]:
     """Return the files of records below a folder, hidden ones left out, in the order in which they are read.
 
     Raises:
@@ -160,9 +178,9 @@ def folder_files(folder: Path) -> list[Path]:
             "be read with the documents; name one of these folders"
         )
     for path in files:
-        if bare_suffix(path) not in JSONL_SUFFIXES + TSV_SUFFIXES:
+        if bare_suffix(path) not in suffixes:
             raise DataError(
-                f"{path}: not a file of records: its suffix is none of {', '.join(JSONL_SUFFIXES + TSV_SUFFIXES)} "
+                f"{path}: not a file of records: its suffix is none of {', '.join(suffixes)} "
                 f"(with {' or '.join(COMPRESSIONS)}); move it out of the folder or rename it"
             )
     return files
@@ -229,10 +247,15 @@ def json_object(line: bytes) -> dict[str, Any]:
                 "broken JSON", f"{strict.msg} at column {strict.colno}: {shown!r}", "correct or remove the line"
             ) from strict
     if not isinstance(record, dict):
-        raise RecordProblem(
-            "not a JSON object", f"the line is a {type(record).__name__}", "write one object with an id a line"
-        )
+        raise not_an_object(record)
     return record
+
+
+def not_an_object(value: Any) -> RecordProblem:
+    """Return the problem of a JSON value that is no record."""
+    return RecordProblem(
+        "not a JSON object", f"the line is a {type(value).__name__}", "write one object with an id a line"
+    )
 
 
 def _read_irds(corpus: str, fields: Sequence[str] | None) -> Iterator[Record]:

@@ -1,9 +1,11 @@
-"""Lines of plain, gzip and zstd files as bytes, in bounded memory; damaged compression is an error, never an end."""
+"""Lines of plain and compressed files as bytes, in bounded memory; damaged compression is an error, never an end."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,12 @@ from typing import IO, Any, cast
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
 
 MAXIMUM_LINE = 64 * 2**20
-COMPRESSIONS = (".gz", ".zst")
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+_NOT_LINES = {
+    b"\x1f\x8b": "gzip (.gz)", b"\x28\xb5\x2f\xfd": "zstd (.zst)", b"BZh": "bzip2 (.bz2)", b"\xfd7zXZ\x00": "xz (.xz)",
+    b"PK\x03\x04": "ZIP (.zip)", b"7z\xbc\xaf": "7z (.7z)", b"PAR1": "Parquet (.parquet)", b"ARROW1": "Arrow (.arrow)",
+    b"%PDF": "PDF (.pdf)", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x80\x04": "a pickle (.pkl)",
+}  # fmt: skip
 _CHUNK = 2**18
 
 
@@ -31,33 +38,59 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
             while line := stream.readline(MAXIMUM_LINE + 1):
                 number += 1
                 if number == 1:
+                    _require_lines(path, line)
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if len(line) > MAXIMUM_LINE and not line.endswith(b"\n"):
                     _skip_to_line_end(stream)
                     yield number, None
                 else:
                     yield number, line.rstrip(b"\r\n")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise DataError(
             f"{at(path, number)}: damaged or cut-off {path.suffix} file: {error}; copy or download it again"
         ) from error
     except OSError as error:
+        if error.errno is None:  # bz2's way to say that its data is damaged
+            raise DataError(
+                f"{at(path, number)}: damaged or cut-off {path.suffix} file: {error}; copy or download it again"
+            ) from error
         raise ResourceError(f"{path}: cannot be read: {error.strerror or error}; check the path") from error
 
 
 def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading its decompressed bytes, by its suffix."""
-    if path.suffix == ".gz":
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
         return cast("IO[bytes]", gzip.open(path, "rb"))
-    if path.suffix == ".zst":
+    if suffix == ".bz2":
+        return cast("IO[bytes]", bz2.open(path, "rb"))
+    if suffix == ".xz":
+        return cast("IO[bytes]", lzma.open(path, "rb"))
+    if suffix == ".zst":
         return io.BufferedReader(_ZstdStream(path), _CHUNK)
     return path.open("rb")
 
 
 def bare_suffix(path: Path) -> str:
     """Return the suffix of a file's format in lower case: ``.jsonl`` for ``corpus.jsonl.gz``."""
-    bare = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    bare = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
     return bare.suffix.lower()
+
+
+def _require_lines(path: Path, start: bytes) -> None:
+    """Refuse a file that is none of lines of text, by how it begins.
+
+    Raises:
+        DataError: It is an archive, compressed under another suffix, or in another encoding.
+    """
+    kind = next((kind for mark, kind in _NOT_LINES.items() if start.startswith(mark)), None)
+    if start[257:262] == b"ustar":
+        kind = "a tar archive (.tar)"
+    if kind:
+        raise DataError(
+            f"{path}: not lines of text: its content is {kind}; unpack or convert it, or let its name end in the "
+            f"suffix that says so ({', '.join(COMPRESSIONS)} are read)"
+        )
 
 
 def _skip_to_line_end(stream: IO[bytes]) -> None:

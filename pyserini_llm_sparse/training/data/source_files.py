@@ -45,5 +45,5 @@ def beir_split(source: str) -> tuple[Path, str] | None:
 
 def is_neighbour(path: Path) -> bool:
     """Tell whether a file is the collection or the queries that others refer to, or judgements."""
-    bare = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    bare = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
     return bare.name in COLLECTION_NAMES or bare.name.startswith(("queries.", "qrels")) or path.parent.name == "qrels"

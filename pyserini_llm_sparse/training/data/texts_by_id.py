@@ -194,7 +194,7 @@ def _digest(identifier: str) -> int:
 def _plain(path: Path) -> IO[bytes]:
     """Open a file whose bytes are its lines; of a compressed one, an unpacked copy."""
     try:
-        if path.suffix not in COMPRESSIONS:
+        if path.suffix.lower() not in COMPRESSIONS:
             return path.open("rb")
         with ExitStack() as undo:
             copy = undo.enter_context(tempfile.TemporaryFile(prefix="pyserini-llm-sparse-"))
