@@ -67,6 +67,7 @@ class FreeEncoder:
         self.spec = EncodingSpec(attention="causal", impact_factor=FACTOR)
         self.vocabulary = TermVocabulary(tokens())
         self.loader = SimpleNamespace(precision="none")
+        self.tokenization = SimpleNamespace(truncated_documents=0)
         self.engine = None
         self._vectors = vectors_of(len(documents))
         self._row_of = {text: row for row, (_, text) in enumerate(documents)}
