@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,9 @@ from typing import NamedTuple
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, read_lines
 from pyserini_llm_sparse.files.records import excerpt
+
+_GRADE = re.compile(r"-?\d")
+_ITERATION = re.compile(r"[Qq]?[\d.]+")
 
 
 def qrels_file(folder: str | Path, split: str) -> Path:
@@ -38,6 +42,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """
     path = Path(path)
     qrels: dict[str, dict[str, int]] = {}
+    iterations: set[str] = set()
     for number, line in read_lines(path):
         if line is not None and not line.strip():
             continue
@@ -53,10 +58,27 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
                 f"{at(path, number)}: not a judgement: query id, document id and a whole number as grade are expected, "
                 "or TREC's four columns; correct or remove the line"
             ) from error
+        iterations.update(iteration)
         qrels.setdefault(query, {})[document] = int(value)
     if not qrels:
         raise DataError(f"{path}: no judgements: the file holds no records; check the path")
+    _require_documents(path, {document for grades in qrels.values() for document in grades}, iterations)
     return qrels
+
+
+def _require_documents(path: Path, documents: set[str], iterations: set[str]) -> None:
+    """Refuse judgements of another layout, whose third of four columns holds grades and whose second the documents.
+
+    Raises:
+        DataError: All documents have names like grades, and the iterations have more names, or names of another kind.
+    """
+    are_grades = all(_GRADE.fullmatch(document) for document in documents)
+    are_names = any(not _ITERATION.fullmatch(name) for name in iterations)
+    if are_grades and iterations and (are_names or len(iterations) > len(documents)):
+        raise DataError(
+            f"{path}: judgements of another layout: the third column holds grades, not documents; write query id, "
+            "document id and grade, or query id, 0, document id and grade"
+        )
 
 
 class Ranked(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +13,58 @@ from pyserini.encode import DocumentEncoder, QueryEncoder
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.files.corpus import json_object
+from pyserini_llm_sparse.files.fields import TEXTS
+from pyserini_llm_sparse.files.lines import read_lines
+from pyserini_llm_sparse.files.records import RecordProblem
+from pyserini_llm_sparse.files.walk import files_below
 from pyserini_llm_sparse.indexing.lucene import require_index_spec
 from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.terms import ESCAPE
 from pyserini_llm_sparse.plugin.command_line import PyseriniDefault, one_line_errors
 
+_logger = logging.getLogger(__name__)
+
 # Stands for a query without terms in a file of encoded queries, where an empty line makes Anserini's readers fail.
 # No vocabulary yields it (see `terms.escape`), so it matches nothing.
 EMPTY_QUERY = f"{ESCAPE}empty;"
+
+
+def warn_of_left_out_fields(corpus: str, read: Sequence[str], encoded: Sequence[str]) -> None:
+    """Warn of fields of a corpus that ``pyserini.encode`` does not read, or reads and does not encode.
+
+    Args:
+        corpus: The file or folder; its first record is looked at.
+        read: ``input --fields``.
+        encoded: ``encoder --fields``.
+    """
+    if missing := [name for name in read if name not in encoded]:
+        _logger.warning(
+            "pyserini.encode: %s is read and not encoded; give `encoder --fields %s` as well",
+            " and ".join(missing), " ".join(read),
+        )  # fmt: skip
+        return
+    record = _first_record(Path(corpus))
+    whole = " ".join(value for name in (*read, "contents") if isinstance(value := record.get(name), str))
+    left = [name for name in record if name in TEXTS and name not in read and isinstance(record[name], str)]
+    if left := [name for name in left if record[name].strip() not in whole]:
+        fields = " ".join([*(name for name in left if name == "title"), *read, *(n for n in left if n != "title")])
+        _logger.warning(
+            "%s: %s is not encoded: pyserini.encode reads the fields that it is given; give `input --fields %s` and "
+            "`encoder --fields %s`", corpus, " and ".join(left), fields, fields,
+        )  # fmt: skip
+
+
+def _first_record(corpus: Path) -> dict[str, Any]:
+    """Return the first record of a corpus; empty if there is none, which Pyserini says in its own way."""
+    files = [corpus] if corpus.is_file() else files_below(corpus)
+    for path in files[:1]:
+        for _, line in read_lines(path):
+            try:
+                return json_object(line or b"")
+            except RecordProblem:
+                return {}
+    return {}
 
 
 class CspladeDocumentEncoder(DocumentEncoder):

@@ -110,7 +110,7 @@ def patch_encode(command: dict[str, Any]) -> None:
             given is not None and {"--encoder-class", "--max-length", "--embeddings"} <= observed.added,
             "its options have changed",
         )
-        loaded.append(_document_encoder(encoder, given, observed.parsed.get("output")))
+        loaded.append(_document_encoder(encoder, given, observed.parsed.get("output"), observed.parsed.get("input")))
         return loaded[0]
 
     class WriterWithSpec(writer):  # type: ignore[misc, valid-type]
@@ -130,10 +130,10 @@ def patch_encode(command: dict[str, Any]) -> None:
     command.update(argparse=observed, init_encoder=init_encoder, JsonlRepresentationWriter=WriterWithSpec)
 
 
-def _document_encoder(encoder: str, given: Any, output: Any) -> Any:
+def _document_encoder(encoder: str, given: Any, output: Any, source: Any) -> Any:
     from pyserini.util import resolve_device
 
-    from pyserini_llm_sparse.plugin.encoders import CspladeDocumentEncoder
+    from pyserini_llm_sparse.plugin.encoders import CspladeDocumentEncoder, warn_of_left_out_fields
 
     with one_line_errors():
         wrong = [name for name, default in _WITHOUT_MEANING.items() if getattr(given, name, default) != default]
@@ -142,6 +142,8 @@ def _document_encoder(encoder: str, given: Any, output: Any) -> Any:
         if wrong:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
             raise UsageError(f"pyserini.encode: {options}: without meaning for sparse vectors; leave it out")
+        if source is not None:
+            warn_of_left_out_fields(source.corpus, source.fields, given.fields)
     precision = command_line.chosen.get("precision")
     # Upstream's default is a GPU, whatever is computed there; an export chooses by its precision.
     device = None if precision else resolve_device(given.device, backend="torch")

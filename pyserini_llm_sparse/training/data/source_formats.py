@@ -34,6 +34,11 @@ NEGATIVE_KEYS = ("negative_passages", "negatives", "negative", "neg", "negative_
 SCORE_KEYS = ("scores", "score", "labels", "label")
 POSITIVE_SCORE_KEYS = ("positive_scores", "pos_scores")
 NEGATIVE_SCORE_KEYS = ("negative_scores", "neg_scores")
+_COLUMNS = frozenset(
+    (*QUERY_KEYS, *QUERY_ID_KEYS, *POSITIVE_KEYS, *NEGATIVE_KEYS, *SCORE_KEYS, "pid", "docid", "doc_id", "corpus_id",
+     "pos_id", "neg_id", "pos_pid", "neg_pid", "positive_id", "negative_id", "passage", "document", "text", "title",
+     "positive_score", "negative_score", "sentence1", "sentence2")
+)  # fmt: skip
 _NUMBERED_NEGATIVE = re.compile(r"negative_(\d+)")
 
 
@@ -101,6 +106,8 @@ def example_of_fields(fields: list[str], neighbours: Neighbours, by_id: bool, so
         ResourceError: It has ids, and there is no file to look them up in.
     """
     scores: list[float] = []
+    if line == 1 and is_header(fields):
+        raise RecordProblem("a header", "it names columns and is no example", "remove the line")
     if len(fields) == 5:
         scores, fields = [_number(field) for field in fields[:2]], fields[2:]
     if len(fields) not in (2, 3):
@@ -123,6 +130,12 @@ def example_of_fields(fields: list[str], neighbours: Neighbours, by_id: bool, so
         source=source,
         line=line,
     )
+
+
+def is_header(fields: list[str]) -> bool:
+    """Tell whether the fields of a first line name columns: words of which at least two are customary names."""
+    names = [field.strip().strip('"').lstrip("#").lower().replace("-", "_") for field in fields]
+    return len(names) > 1 and sum(name in _COLUMNS for name in names) > 1 and all(map(str.isidentifier, names))
 
 
 def checked(text: Any, what: str) -> str:
