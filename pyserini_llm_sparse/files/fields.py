@@ -57,7 +57,7 @@ def joined_fields(record: dict[str, Any], fields: Sequence[str] | None, identifi
         raise RecordProblem(
             f"title without text, beside {' and '.join(others)}",
             "it is not said what the text is",
-            f"name the fields, such as --fields title,{others[0]}, or --fields title for the title alone",
+            f"name the fields, such as --fields title,{','.join(others)}, or --fields title for the title alone",
             identifier,
         )
     values = []
