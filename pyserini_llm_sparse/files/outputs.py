@@ -31,8 +31,8 @@ def require_folder(folder: Path, overwrite: bool, what: str = "", marks: Collect
         folder: The folder. One that is missing or empty may always be written.
         overwrite: Whether what it holds may be replaced.
         what: What of its kind is called, for the message (``checkpoint``).
-        marks: Names of files, any of which tells that the folder holds one of that kind; without any of them it is
-            refused even if it may be overwritten. None given: whatever it holds is of that kind.
+        marks: Names of files or patterns of names, any of which tells that the folder holds one of that kind; without
+            any of them it is refused even if it may be overwritten. None given: whatever it holds is of that kind.
 
     Raises:
         UsageError: It is a file, holds something else, or holds an earlier output and may not be replaced.
@@ -40,7 +40,7 @@ def require_folder(folder: Path, overwrite: bool, what: str = "", marks: Collect
     _require_no_file(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    if marks and not any((folder / mark).is_file() for mark in marks):
+    if marks and not any(path.is_file() for mark in marks for path in folder.glob(mark)):
         raise something_else(folder, f"there are files but no {what}")
     if not overwrite:
         raise _exists(folder)

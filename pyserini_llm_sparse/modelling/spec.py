@@ -191,6 +191,19 @@ def sidecar(folder: str | Path) -> Path:
     return folder.parent / f"{folder.name}.{SPEC_FILE}"
 
 
+def names_of_folder(folder: str | Path) -> list[Path]:
+    """Return a folder's absolute path and, if that goes through a link, the one that it leads to.
+
+    What lies beside a folder may lie beside either.
+    """
+    return list(dict.fromkeys((Path(folder).absolute(), Path(folder).resolve())))
+
+
+def find_sidecar(folder: str | Path) -> Path | None:
+    """Return the spec that lies beside a folder of vectors, under any of its names; None if there is none."""
+    return next((path for name in names_of_folder(folder) if (path := sidecar(name)).is_file()), None)
+
+
 def _reasons(error: ValidationError) -> str:
     """Say in one line what pydantic found wrong, all fields at once."""
     return "; ".join(

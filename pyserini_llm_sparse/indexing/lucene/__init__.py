@@ -7,8 +7,9 @@ from pyserini_llm_sparse.indexing.lucene.index_spec import (
     ALLOW_MISMATCH,
     index_state,
     read_index_spec,
-    remove_index_spec,
     require_index_spec,
+    set_index_spec_aside,
+    settle_index_spec,
     write_index_spec,
 )
 from pyserini_llm_sparse.indexing.lucene.reading import MAXIMUM_QUERY_TERMS, Contribution, Hit, LuceneIndex
@@ -23,7 +24,8 @@ __all__ = [
     "index",
     "index_state",
     "read_index_spec",
-    "remove_index_spec",
     "require_index_spec",
+    "set_index_spec_aside",
+    "settle_index_spec",
     "write_index_spec",
 ]

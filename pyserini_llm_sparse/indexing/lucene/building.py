@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
-from pyserini_llm_sparse.errors import DataError, ResourceError, RunError
-from pyserini_llm_sparse.files.walk import files_below
+from pyserini_llm_sparse.errors import RunError
+from pyserini_llm_sparse.files.atomic import disk_errors
+from pyserini_llm_sparse.files.outputs import require_folder
+from pyserini_llm_sparse.indexing.lucene.failures import failure
+from pyserini_llm_sparse.indexing.lucene.index_spec import index_state
 from pyserini_llm_sparse.indexing.lucene.reading import LuceneIndex
-from pyserini_llm_sparse.modelling.names import SPEC_FILE
-from pyserini_llm_sparse.system import last_line, own_environment, pyserini_command
+from pyserini_llm_sparse.indexing.lucene.source import read_vectors
+from pyserini_llm_sparse.system import own_environment, pyserini_command
+
+MARKS = ("segments_*", "write.lock")  # files of an index; the second alone is there if its making was interrupted
 
 
 @dataclass(frozen=True)
@@ -39,38 +42,50 @@ def index(
     store_raw: bool = False,
     store_vectors: bool = False,
     log: str | Path | None = None,
+    overwrite: bool = False,
 ) -> IndexReport:
     """Run Pyserini's indexer over a folder of vectors, then check that each document is in the index exactly once.
 
-    The indexer itself loses malformed input silently and ends with exit code 0, hence the check.
+    The indexer itself loses malformed input silently and ends with exit code 0, also on a full disk, hence the checks.
+    Vectors that `encode` wrote must be as their manifest says.
 
     Args:
         vectors: Folder of JSONL files as ``pyserini.encode`` writes them; its spec lies beside it.
-        index: The index directory, replaced if it is an index.
+        index: The index directory.
         threads: Indexing threads.
         store_raw: Whether the index keeps the JSON of each document.
         store_vectors: Whether it keeps term vectors.
         log: File for what the indexer prints; None to drop it unless it fails.
+        overwrite: Whether an index that is there already may be replaced.
 
     Raises:
-        ResourceError: The folder is not there or holds no file.
-        DataError: A line of the vectors is broken, or an id stands there twice.
-        RunError: The indexer failed, or documents are missing from the index.
+        UsageError: There is an index already, or something else.
+        ResourceError: The vectors are not there, or the disk is full.
+        DataError: The vectors are not what was encoded, a line is broken, or an id stands there twice.
+        RunError: The indexer failed, or documents or postings are missing from the index.
     """
-    encoded, empty = _encoded_ids(Path(vectors))
+    target = Path(index).resolve()
+    require_folder(target, overwrite, "Lucene index", MARKS)
+    source = Path(vectors).absolute()  # a link's own name: what belongs to it may lie beside it
+    read = read_vectors(source)
     arguments = [
-        "--collection", "JsonVectorCollection", "--input", str(vectors), "--index", str(index),
+        "--collection", "JsonVectorCollection", "--input", str(source), "--index", str(target),
         "--threads", str(threads), "--impact", "--pretokenized",
         *(["--storeRaw"] if store_raw else []), *(["--storeDocvectors"] if store_vectors else []),
     ]  # fmt: skip
-    run_indexer(arguments, index, log)
-    with LuceneIndex(index) as opened:
-        indexed = _require_same_documents(opened, encoded, empty)
-    return IndexReport(encoded=indexed + len(empty), empty=len(empty), indexed=indexed)
+    run_indexer(arguments, target, log)
+    with LuceneIndex(target) as opened:
+        indexed = _require_same_documents(opened, read.documents, read.empty)
+        if opened.postings < read.postings:
+            raise RunError(
+                f"{target}: holds {opened.postings:,} of {read.postings:,} postings: the indexer lost terms; "
+                "encode the corpus again and index the vectors"
+            )
+    return IndexReport(encoded=indexed + len(read.empty), empty=len(read.empty), indexed=indexed)
 
 
 def run_indexer(arguments: Sequence[str], index: str | Path, log: str | Path | None) -> None:
-    """Run ``pyserini.index.lucene`` in a process of its own.
+    """Run ``pyserini.index.lucene`` in a process of its own, and require that it writes a commit.
 
     Args:
         arguments: Its arguments, but for the generator.
@@ -78,43 +93,22 @@ def run_indexer(arguments: Sequence[str], index: str | Path, log: str | Path | N
         log: File for what it prints; None to drop it unless it fails.
 
     Raises:
-        RunError: It failed.
+        ResourceError: The disk is full.
+        RunError: It failed, or ended well without writing anything, which it does where it cannot write.
     """
+    before = index_state(index)
     command = pyserini_command("pyserini.index.lucene", "--generator", "DefaultLuceneDocumentGenerator", *arguments)
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=own_environment()
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False,
+        env=own_environment(),
+    )  # fmt: skip
     if log is not None:
-        Path(log).write_text(done.stdout, encoding="utf-8")
+        with disk_errors(Path(log)):
+            Path(log).write_text(done.stdout, encoding="utf-8")
     if done.returncode != 0:
-        raise RunError(
-            f"{index}: pyserini.index.lucene ended with exit code {done.returncode}: {last_line(done.stdout)}"
-        )
-
-
-def _encoded_ids(folder: Path) -> tuple[set[str], set[str]]:
-    """The ids in a folder of vectors, and those among them whose vector is empty."""
-    files = [path for path in files_below(folder) if not path.name.endswith(SPEC_FILE)]
-    if not files:
-        raise ResourceError(f"{folder}: no vectors to index: the folder is empty or missing; encode a corpus first")
-    encoded: set[str] = set()
-    empty: set[str] = set()
-    for path in files:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    record = orjson.loads(line)
-                    name, vector = str(record["id"]), record["vector"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise DataError(f"{path}:{number}: not a vector: {error!r}; encode the corpus again") from error
-                if name in encoded:
-                    raise DataError(f"{path}:{number}: document {name!r} stands here twice; remove one of them")
-                encoded.add(name)
-                if not vector:
-                    empty.add(name)
-    return encoded, empty
+        raise failure(index, f"pyserini.index.lucene ended with exit code {done.returncode}", done.stdout)
+    if index_state(index) == before:
+        raise failure(index, "pyserini.index.lucene wrote no index", done.stdout)
 
 
 def _require_same_documents(opened: LuceneIndex, encoded: set[str], empty: set[str]) -> int:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from pyserini_llm_sparse.files.atomic import disk_errors
 from pyserini_llm_sparse.modelling.names import EMBEDDED, KEYWORD, SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import ALLOW_MISMATCH, EncodingSpec
 
@@ -62,9 +63,42 @@ def _is_embedded(spec: EncodingSpec) -> bool:
     return spec.model_fingerprint == EncodingSpec.load(EMBEDDED).model_fingerprint
 
 
-def remove_index_spec(index: str | Path) -> None:
-    """Take the spec away, for an index whose content it does not describe."""
-    (Path(index) / SPEC_FILE).unlink(missing_ok=True)
+def set_index_spec_aside(index: str | Path) -> None:
+    """Take the spec from an index that is about to be written anew: killed at any point, it has no wrong one.
+
+    Raises:
+        ResourceError: The folder cannot be written to.
+    """
+    path = Path(index) / SPEC_FILE
+    with disk_errors(path):
+        if path.is_file():
+            path.replace(_aside(path))
+
+
+def settle_index_spec(index: str | Path, written: bool, spec: EncodingSpec | None) -> None:
+    """Leave an index with its spec after `set_index_spec_aside`.
+
+    Args:
+        index: The index directory.
+        written: Whether it was written anew; if not, it gets back the spec that it had, which takes no space.
+        spec: The new one, None if the new content has none.
+
+    Raises:
+        ResourceError: The disk is full, or the folder cannot be written to.
+    """
+    path = Path(index) / SPEC_FILE
+    with disk_errors(path):
+        if not written:
+            if _aside(path).is_file():
+                _aside(path).replace(path)
+            return
+        _aside(path).unlink(missing_ok=True)
+    if spec is not None:
+        write_index_spec(index, spec)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.former")
 
 
 def index_state(index: str | Path) -> frozenset[tuple[str, int]]:

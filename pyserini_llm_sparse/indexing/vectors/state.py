@@ -175,8 +175,8 @@ class JobState:
         self._work.remove()
 
     def has_all_files(self, manifest: Manifest) -> bool:
-        """Tell whether the files of a finished job are there in their recorded sizes, without reading them."""
-        return all(self._file_size(part) == part.bytes for part in manifest.parts)
+        """Tell whether the files of a finished job are there with the recorded content."""
+        return all(self._has_file(part) for part in manifest.parts)
 
     def _take_over(self, identity: JobIdentity) -> None:
         with self._job_lock:
@@ -236,13 +236,16 @@ class JobState:
 
     def _intact(self, part: Part) -> bool:
         """Tell whether a recorded part's file is there with the recorded content; if not, the record is dropped."""
-        intact = self._file_size(part) == part.bytes and (
-            not part.documents or file_sha256(self.output / part.file) == part.sha256
-        )
+        intact = self._has_file(part)
         if not intact:
             _logger.warning("%s: is missing or damaged: its window is encoded again", self.output / part.file)
             (self.folder / _record_name(part.window)).unlink(missing_ok=True)
         return intact
+
+    def _has_file(self, part: Part) -> bool:
+        return self._file_size(part) == part.bytes and (
+            not part.documents or file_sha256(self.output / part.file) == part.sha256
+        )
 
     def _file_size(self, part: Part) -> int:
         path = self.output / part.file

@@ -12,9 +12,9 @@ from typing import Any
 
 from pyserini_llm_sparse.errors import LlmSparseError, SpecMismatchError
 from pyserini_llm_sparse.files.walk import files_below
-from pyserini_llm_sparse.indexing.lucene import index_state, remove_index_spec, write_index_spec
+from pyserini_llm_sparse.indexing.lucene import index_state, set_index_spec_aside, settle_index_spec
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
-from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, find_sidecar
 from pyserini_llm_sparse.plugin.command_line import one_line_errors
 
 _logger = logging.getLogger(__name__)
@@ -38,12 +38,13 @@ def before_index(command: dict[str, Any]) -> None:
     if not source or not index or not Path(source).is_dir():
         return
     folder = Path(source)
-    beside = [sidecar(folder)] if sidecar(folder).is_file() else []
+    beside = [path] if (path := find_sidecar(folder)) is not None else []
     # Shards are folders inside the input, so their sidecars are inside as well, where Lucene would read them.
     with one_line_errors():
         inside = [path for path in files_below(folder) if path.name.endswith(f".{SPEC_FILE}")]
     try:
         _Job.spec = _single_spec(beside + inside)
+        set_index_spec_aside(index)
     except LlmSparseError as error:
         with one_line_errors():
             raise error
@@ -62,14 +63,12 @@ def before_index(command: dict[str, Any]) -> None:
 
 
 def after_index(command: dict[str, Any]) -> None:
-    """Leave the spec in the index that has just been written, and remove one that no longer holds."""
+    """Leave the spec in the index that has just been written; the former one, if nothing was written."""
     job = _Job
-    if job.index is None or index_state(job.index) == job.state_before:
-        return  # nothing was written
-    if job.spec is not None:
-        write_index_spec(job.index, job.spec)
-    else:
-        remove_index_spec(job.index)
+    if job.index is None:
+        return
+    with one_line_errors():
+        settle_index_spec(job.index, index_state(job.index) != job.state_before, job.spec)
 
 
 def _single_spec(paths: list[Path]) -> EncodingSpec | None:
