@@ -83,7 +83,8 @@ def command(
     impacts = encode_topics(loaded, found, batch_size)
     with atomic_file(output) as stream:
         stream.writelines(_lines(found, impacts, output_format))
-    loaded.spec.save(sidecar(output))
+    if output.is_file():  # not a device or a pipe, beside which nothing belongs
+        loaded.spec.save(sidecar(output))
     terms = sum(map(len, impacts)) / len(impacts)
     say(f"{output}: encoded {count(len(found), 'query')}, {terms:.1f} terms each on average")
     empty = [topic.id for topic, vector in zip(found, impacts, strict=True) if not vector]

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def atomic_file(path: Path, staging: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name only when it is complete and on disk.
 
+    A link is followed: the file that it leads to is written. A device or a pipe is written to, and stays what it is.
+
     Args:
         path: The file's name in the end.
         staging: Folder for the unfinished file, on the same file system; None for the folder of the path. Vectors need
@@ -29,6 +32,13 @@ def atomic_file(path: Path, staging: Path | None = None) -> Iterator[IO[bytes]]:
         ResourceError: The disk is full, or the folder cannot be written to. The unfinished file is removed.
     """
     with disk_errors(path):
+        mode = mode_of(path)
+        if mode is not None and not stat.S_ISREG(mode):
+            with path.open("wb") as stream:
+                yield stream
+            return
+        if path.is_symlink():
+            path, staging = path.resolve(), None  # what a link leads to may be on another file system
         handle, name = tempfile.mkstemp(dir=staging or path.parent, prefix=f".{path.name}.", suffix=".tmp")
         temporary = Path(name)
         try:
@@ -36,7 +46,7 @@ def atomic_file(path: Path, staging: Path | None = None) -> Iterator[IO[bytes]]:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(0o666 & ~_umask() if mode is None else stat.S_IMODE(mode))
             temporary.replace(path)
             sync_folder(path.parent)
         except BaseException:
@@ -44,14 +54,30 @@ def atomic_file(path: Path, staging: Path | None = None) -> Iterator[IO[bytes]]:
             raise
 
 
+def mode_of(path: Path) -> int | None:
+    """Return the type and permissions of what a path leads to, through links; None if that is nothing.
+
+    Raises:
+        OSError: It cannot be told, as for links that lead in a circle.
+    """
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder, which takes the place of `folder` and what it holds when the block ends without an error.
+
+    A link is followed: the folder that it leads to is replaced.
 
     Raises:
         ResourceError: The disk is full, or the parent folder cannot be written to.
     """
     with disk_errors(folder):
+        mode_of(folder)  # links that lead in a circle cannot be resolved
+        folder = folder.resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
@@ -71,6 +97,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors into a `ResourceError` that names the path and a remedy."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # whoever reads a pipe has seen enough
     except OSError as error:
         if error.errno in _FULL:
             raise ResourceError(

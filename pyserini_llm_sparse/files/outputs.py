@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Collection
 from pathlib import Path
 
 from pyserini_llm_sparse.errors import ResourceError, UsageError
+from pyserini_llm_sparse.files.atomic import disk_errors, mode_of
 
 
 def require_file(path: Path, overwrite: bool) -> None:
     """Refuse a file that cannot be written, or that would replace another one unasked.
 
+    A link stands for what it leads to. A character device (``/dev/null``, a terminal) or a pipe may always be written
+    to: nothing is replaced.
+
     Raises:
-        UsageError: It is a folder, or exists and may not be replaced.
-        ResourceError: The folder that it would be in does not exist.
+        UsageError: It is a folder, a disk or a socket, or exists and may not be replaced.
+        ResourceError: The folder that it would be in does not exist, or links lead in a circle.
     """
-    if path.is_dir():
+    with disk_errors(path):
+        mode = mode_of(path)
+    if mode is None:
+        parent = path.resolve().parent if path.is_symlink() else path.parent
+        if not parent.is_dir():
+            raise ResourceError(f"{path}: cannot be written: there is no folder {parent}; make it")
+    elif stat.S_ISDIR(mode):
         raise UsageError(f"{path}: is a folder: a file is written; name one in it")
-    if path.exists() and not overwrite:
-        raise _exists(path)
-    if not path.parent.is_dir():
-        raise ResourceError(f"{path}: cannot be written: there is no folder {path.parent}; make it")
+    elif stat.S_ISREG(mode):
+        if not overwrite:
+            raise _exists(path)
+    elif not (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)):
+        raise UsageError(f"{path}: is a disk or a socket: a file is written; choose another output")
 
 
 def require_folder(folder: Path, overwrite: bool, what: str = "", marks: Collection[str] = ()) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pyserini_llm_sparse.errors import LlmSparseError, ResourceError, UsageError
+from pyserini_llm_sparse.files.atomic import atomic_file, atomic_folder
 from pyserini_llm_sparse.files.outputs import require_file, require_folder, require_only
 
 PARTS = re.compile(r"part-\d+")
@@ -74,3 +79,97 @@ def test_what_is_in_the_way_is_refused_in_one_line_with_a_remedy(
     with pytest.raises(error, match=f"^{re.escape(str(outputs / name))}: {said}") as refused:
         guard(outputs / name)
     assert "\n" not in str(refused.value)
+
+
+def pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def device(path: Path) -> Path:
+    """A node of one's own for what /dev/null is; the true one must survive a failure."""
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        path.open("wb").close()
+    except OSError:
+        pytest.skip("devices cannot be made here")
+    return path
+
+
+def test_a_device_is_written_to_unasked_and_stays_one(tmp_path: Path) -> None:
+    path = device(tmp_path / "null")
+    for overwrite in (False, True):
+        require_file(path, overwrite)
+        with atomic_file(path) as stream:
+            stream.write(b"gone")
+    assert path.is_char_device()
+    assert [one.name for one in tmp_path.iterdir()] == ["null"]
+
+
+def test_a_pipe_gets_the_bytes_and_stays_one(tmp_path: Path) -> None:
+    path = pipe(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(path.read_bytes)
+        require_file(path, overwrite=False)
+        with atomic_file(path) as stream:
+            stream.write(b"a run")
+        assert read.result(10) == b"a run"
+    assert path.is_fifo()
+
+
+def test_a_pipe_whose_reader_has_seen_enough_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    path = pipe(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as reader, pytest.raises(BrokenPipeError):
+        reader.submit(lambda: path.open("rb").close())
+        with atomic_file(path) as stream:
+            while True:
+                stream.write(bytes(1 << 20))
+
+
+def test_a_link_is_followed_and_its_file_replaced_only_if_asked(tmp_path: Path) -> None:
+    real, link = tmp_path / "deep" / "real", tmp_path / "link"
+    real.parent.mkdir()
+    link.symlink_to(Path("deep/real"))
+    for content in (b"new", b"newer"):  # first the link leads to nothing yet
+        require_file(link, overwrite=real.exists())
+        with atomic_file(link) as stream:
+            stream.write(content)
+        assert (link.is_symlink(), real.read_bytes(), real.is_symlink()) == (True, content, False)
+    with pytest.raises(UsageError, match=r"link: exists already: .* give --overwrite"):
+        require_file(link, overwrite=False)
+    assert [path.name for path in real.parent.iterdir()] == ["real"]
+
+
+def test_a_link_to_a_folder_stays_when_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / "old").write_text("old")
+    (tmp_path / "current").symlink_to("v1")
+    with atomic_folder(tmp_path / "current") as folder:
+        (folder / "new").write_text("new")
+    assert (tmp_path / "current").is_symlink()
+    assert [path.name for path in (tmp_path / "v1").iterdir()] == ["new"]
+
+
+def test_a_file_that_was_private_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    with atomic_file(path) as stream:
+        stream.write(b"new")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)
+
+
+def test_links_and_things_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "astray").symlink_to("nowhere/file")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        for name, error, said in (
+            ("circle", ResourceError, "cannot be written: "),
+            ("astray", ResourceError, "there is no folder .*nowhere; make it"),
+            ("socket", UsageError, "is a disk or a socket"),
+        ):
+            with pytest.raises(error, match=said):
+                require_file(tmp_path / name, overwrite=True)
+    with pytest.raises(ResourceError, match="cannot be written"), atomic_folder(tmp_path / "circle"):
+        pass
