@@ -16,6 +16,7 @@ from pyserini_llm_sparse.indexing import lucene
 from pyserini_llm_sparse.indexing.vectors import encode_corpus
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
 from pyserini_llm_sparse.system import own_environment, pyserini_command
+from tests.integration.conftest import Pyserini
 
 pytestmark = pytest.mark.end_to_end
 
@@ -166,3 +167,37 @@ def test_what_lucene_would_lose_is_told(
     with pytest.raises(error, match=said) as refused:
         lucene.index(tmp_path / "vectors", tmp_path / "index")
     assert len(str(refused.value)) < 400
+
+
+MOVES = """
+import json, os, sys
+from pyserini.search.lucene import LuceneImpactSearcher
+from pyserini_llm_sparse import SparseEncoder
+from pyserini_llm_sparse.indexing import lucene
+
+encoder, home = sys.argv[1], sys.argv[2]
+query = SparseEncoder.load(encoder).query_impacts(["wings"])[0]
+found = []
+for name in ("one", "two"):
+    os.chdir(os.path.join(home, name))
+    lucene.index("vectors", "index")
+    with lucene.LuceneIndex("index") as opened:
+        found.append([[hit.document_id for hit in opened.search(query)],
+                      [hit.docid for hit in LuceneImpactSearcher("index", encoder).search("wings")]])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C", "xx_YY.UTF-8"])
+def test_python_and_java_mean_the_same_index_by_a_name(
+    locale: str, model: Path, tmp_path: Path, pyserini: Pyserini
+) -> None:
+    # After a change of directory, and with letters that the locale does not know.
+    home = tmp_path / "\u6570\u636e"
+    for name in ("one", "two"):
+        (home / name).mkdir(parents=True)
+        record = {"id": name, "text": f"wings of {name}"}
+        (home / name / "corpus.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+        encode_corpus(SparseEncoder.load(f"csplade:{model}"), home / name / "corpus.jsonl", home / name / "vectors")
+    printed = pyserini("-c", MOVES, f"csplade:{model}", home, LC_ALL=locale).stdout
+    assert json.loads(printed.splitlines()[-1]) == [[["one"], ["one"]], [["two"], ["two"]]]

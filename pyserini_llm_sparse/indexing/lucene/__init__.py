@@ -12,11 +12,18 @@ from pyserini_llm_sparse.indexing.lucene.index_spec import (
     settle_index_spec,
     write_index_spec,
 )
-from pyserini_llm_sparse.indexing.lucene.reading import MAXIMUM_QUERY_TERMS, Contribution, Hit, LuceneIndex
+from pyserini_llm_sparse.indexing.lucene.reading import (
+    MAXIMUM_QUERY_TERMS,
+    ONE_AT_A_TIME,
+    Contribution,
+    Hit,
+    LuceneIndex,
+)
 
 __all__ = [
     "ALLOW_MISMATCH",
     "MAXIMUM_QUERY_TERMS",
+    "ONE_AT_A_TIME",
     "Contribution",
     "Hit",
     "IndexReport",

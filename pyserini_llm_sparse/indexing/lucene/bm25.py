@@ -34,7 +34,8 @@ def index_texts(
         RunError: The indexer failed, or documents are missing from the index.
     """
     arguments = [
-        "--collection", "JsonCollection", "--input", str(documents), "--index", str(index), "--threads", str(threads),
+        "--collection", "JsonCollection", "--input", str(Path(documents).resolve()),
+        "--index", str(Path(index).resolve()), "--threads", str(threads),
     ]  # fmt: skip
     run_indexer(arguments, index, log)
     if count is None:
@@ -60,9 +61,10 @@ class BM25Index(OpenedIndex):
 
         Equal scores are ordered by document id. A query of which the analyzer leaves nothing finds nothing.
         """
-        texts, names = self._java("java.util.ArrayList")(), self._java("java.util.ArrayList")()
-        for name, text in queries.items():
-            texts.add(text)
-            names.add(name)
-        found = self._searcher.batch_search(texts, names, k, threads)
-        return {name: [Hit(hit.docid, hit.score) for hit in found.get(name) or ()] for name in queries}
+        with self._turn("cannot be searched"):
+            texts, names = self._java("java.util.ArrayList")(), self._java("java.util.ArrayList")()
+            for name, text in queries.items():
+                texts.add(text)
+                names.add(name)
+            found = self._searcher.batch_search(texts, names, k, threads)
+            return {name: [Hit(hit.docid, hit.score) for hit in found.get(name) or ()] for name in queries}

@@ -46,7 +46,7 @@ def index_vectors(vectors: Path, index: Path, threads: int = 1) -> int:
             for name, vector in zip(ids, stored.reconstruct_n(0, stored.ntotal).tolist(), strict=True):
                 stream.write(orjson.dumps({"docid": name, "vector": vector}) + b"\n")
         java("io.anserini.index.IndexHnswDenseVectors").main([
-            "-collection", "JsonDenseVectorCollection", "-input", folder, "-index", str(index), "-generator",
+            "-collection", "JsonDenseVectorCollection", "-input", folder, "-index", str(index.resolve()), "-generator",
             "DenseVectorDocumentGenerator", "-threads", str(threads), "-M", str(LINKS), "-efC",
             str(CANDIDATES_WHEN_BUILT),
         ])  # fmt: skip
@@ -70,7 +70,7 @@ class DenseIndex:
             raise ResourceError(f"{index}: no Lucene index there; make one with its index command")
         self._java = java_classes()
         directory = self._java("org.apache.lucene.store.FSDirectory").open(
-            self._java("java.nio.file.Paths").get(str(index))
+            self._java("java.nio.file.Paths").get(str(Path(index).resolve()))
         )
         self._reader = self._java("org.apache.lucene.index.DirectoryReader").open(directory)
         # Without the casts pyjnius may choose constructors and methods of the same name that take something else.

@@ -12,7 +12,9 @@ from pyserini_llm_sparse.system import last_line
 
 _LONGEST = 300
 # An exception's class with what it says, at the start of a line of a stack trace or after pyjnius' words.
-_EXCEPTION = re.compile(r"(?:^|[\s:])((?:[a-z_][\w$]*\.)+[A-Z][\w$]*(?:Exception|Error|Throwable)\b(?::[^\r\n]*)?)")
+_EXCEPTION = re.compile(
+    r"(?:^|[\s:])(?!jnius\.)((?:[a-z_][\w$]*\.)+[A-Z][\w$]*(?:Exception|Error|Throwable)\b(?::[^\r\n]*)?)"
+)
 _MEANINGS: tuple[tuple[str, type[LlmSparseError], str], ...] = (
     ("No space left on device|Disk quota exceeded|File too large", ResourceError,
      "disk full; free some space and give the same command again"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import locale
 import logging
 import os
 import re
@@ -20,6 +22,7 @@ _logger = logging.getLogger(__name__)
 
 MINIMUM_VERSION = 21  # Anserini's classes have version 65
 WARNING_VERSION = 24  # from here on Java warns, at each start, of what Lucene asks of it
+UTF8_LOCALE = "C.UTF-8"  # which every Linux has
 VECTOR_MODULE = "jdk.incubator.vector"
 HOME_VARIABLES = ("JAVA_HOME", "JDK_HOME", "JRE_HOME")  # in the order in which pyjnius reads them
 
@@ -161,7 +164,7 @@ def current_jdk(environment: Mapping[str, str] | None = None) -> Jdk | None:
 
 
 def use_jdk(environment: MutableMapping[str, str] | None = None) -> Jdk:
-    """Make this process and its children use a fit runtime, changing only what would be unfit.
+    """Make this process and its children use a fit runtime, changing only what would be unfit; see `read_names_alike`.
 
     Sets JAVA_HOME (and takes an unfit JVM_PATH away) for the JVM in this process, and puts the runtime's ``bin`` first
     on PATH for programs that call ``java``, as ``pyserini.eval.trec_eval`` does. Must be called before the JVM starts.
@@ -170,6 +173,7 @@ def use_jdk(environment: MutableMapping[str, str] | None = None) -> Jdk:
         PrerequisiteError: There is no fit runtime.
     """
     environment = os.environ if environment is None else environment
+    read_names_alike(environment)
     current = current_jdk(environment)
     jdk = current if current is not None and current.fit else find_jdk(environment)
     if jdk is not current:
@@ -186,6 +190,17 @@ def use_jdk(environment: MutableMapping[str, str] | None = None) -> Jdk:
 def _preference(jdk: Jdk) -> tuple[bool, bool, list[int]]:
     """Return what sorts the runtimes that nobody named: fit ones, quiet ones, new ones."""
     return jdk.fit, jdk.version < WARNING_VERSION, [int(number) for number in re.findall(r"\d+", jdk.full_version)]
+
+
+def read_names_alike(environment: MutableMapping[str, str]) -> None:
+    """Let Java read the names of files in UTF-8 where Python does.
+
+    In a locale without an encoding (``LC_ALL=C``, as in many containers, or one that is not installed) Python takes
+    UTF-8, and Java ASCII: a path with other letters is "malformed" for it. Must be called before the JVM starts.
+    """
+    if sys.platform == "linux" and sys.getfilesystemencoding() == "utf-8":
+        if codecs.lookup(locale.getencoding()).name != "utf-8":
+            environment["LC_ALL"] = UTF8_LOCALE
 
 
 def _named(environment: Mapping[str, str]) -> list[Jdk]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
@@ -54,13 +55,18 @@ class _Later:
 def patch_impact_searcher(module: ModuleType) -> None:
     """Make `LuceneImpactSearcher` know our encoder names, check the index's spec, and encode batches as batches."""
     searcher = module.LuceneImpactSearcher
-    construct, choose, search_batch = searcher.__init__, searcher._init_query_encoder_from_str, searcher.batch_search
+    construct, choose = searcher.__init__, searcher._init_query_encoder_from_str
+    search_one, search_batch = searcher.search, searcher.batch_search
     expect(
         list(inspect.signature(construct).parameters)[:5]
         == ["self", "index_dir", "query_encoder", "min_idf", "encoder_type"],
         "LuceneImpactSearcher takes other arguments",
     )
     expect(callable(choose), "LuceneImpactSearcher._init_query_encoder_from_str is gone")
+    expect(
+        list(inspect.signature(search_one).parameters)[:2] == ["self", "q"],
+        "LuceneImpactSearcher.search takes other arguments",
+    )
     expect(
         list(inspect.signature(search_batch).parameters)[:2] == ["self", "queries"],
         "LuceneImpactSearcher.batch_search takes other arguments",
@@ -83,6 +89,8 @@ def patch_impact_searcher(module: ModuleType) -> None:
                     query_encoder.require_spec_of(index_dir)
             # An index with a spec is ours, and its queries may have been encoded beforehand.
             if _is_our_encoder(query_encoder) or (Path(index_dir) / SPEC_FILE).is_file():
+                # Java stays in the folder that the process started in: it must not look for another index.
+                index_dir = str(Path(index_dir).resolve())
                 from pyserini_llm_sparse.indexing.lucene import MAXIMUM_QUERY_TERMS
 
                 module.autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAXIMUM_QUERY_TERMS)
@@ -95,17 +103,33 @@ def patch_impact_searcher(module: ModuleType) -> None:
         encoder = _ours_or_same(query_encoder)
         return encoder if _is_our_encoder(encoder) else choose(query_encoder)
 
+    @wraps(search_one)
+    def search(self: Any, q: str, *arguments: Any, **options: Any) -> Any:
+        if not _is_our_encoder(self.query_encoder):
+            return search_one(self, q, *arguments, **options)
+        with _encoded_and_alone(self.query_encoder, [q]):
+            return search_one(self, q, *arguments, **options)
+
     @wraps(search_batch)
     def batch_search(self: Any, queries: Sequence[str], *arguments: Any, **options: Any) -> Any:
         if not _is_our_encoder(self.query_encoder):
             return search_batch(self, queries, *arguments, **options)
-        with self.query_encoder.announced(queries):
+        with _encoded_and_alone(self.query_encoder, queries):
             return search_batch(self, queries, *arguments, **options)
 
     searcher.__init__ = __init__
     searcher._init_query_encoder_from_str = staticmethod(_init_query_encoder_from_str)
-    searcher.batch_search = batch_search
+    searcher.search, searcher.batch_search = search, batch_search
     _mark_default_idf(searcher.from_prebuilt_index)
+
+
+@contextmanager
+def _encoded_and_alone(query_encoder: Any, queries: Sequence[str]) -> Iterator[None]:
+    """Encode queries, in several threads at once if they come so; then let one thread at a time search them."""
+    from pyserini_llm_sparse.indexing.lucene import ONE_AT_A_TIME
+
+    with query_encoder.announced(queries), ONE_AT_A_TIME:
+        yield
 
 
 def _mark_default_idf(method: Any) -> None:
