@@ -217,3 +217,38 @@ def test_the_server_of_pyserini_2_searches_a_local_index(
     expected = [document for document, _ in search("--index", index, "--encoder", model)["1"]][:3]
     assert found["answers"][0] == expected
     assert found["same"]
+
+
+THREADS = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from pyserini.search.lucene import LuceneImpactSearcher
+from pyserini_llm_sparse.indexing.lucene import LuceneIndex
+
+encoder, index = sys.argv[1:]
+words = "wings wind lakes feathers river stone night winter forest birds".split()
+queries = [f"{first} {second}" for first in words for second in words]
+searcher = LuceneImpactSearcher(index, encoder)
+with LuceneIndex(index) as opened:
+    impacts = {query: searcher.query_encoder.encode(query) for query in queries}
+    ask = {
+        "LuceneImpactSearcher": lambda query: [[hit.docid, hit.score] for hit in searcher.search(query, 20)],
+        "LuceneIndex": lambda query: [[hit.document_id, hit.score] for hit in opened.search(impacts[query], 20)],
+    }
+    wrong = {}
+    for name, search in ask.items():
+        alone = [search(query) for query in queries]
+        sys.setswitchinterval(1e-3)
+        with ThreadPoolExecutor(8) as threads:
+            together = list(threads.map(search, queries * 5))
+        sys.setswitchinterval(5e-3)
+        wrong[name] = sum(one != other for one, other in zip(together, alone * 5, strict=True))
+print(json.dumps(wrong))
+"""
+
+
+def test_different_queries_from_several_threads_get_their_own_answers(
+    pyserini: Pyserini, model: Path, index: Path
+) -> None:
+    wrong = json.loads(pyserini("-c", THREADS, f"csplade:{model}", index).stdout.splitlines()[-1])
+    assert wrong == {"LuceneImpactSearcher": 0, "LuceneIndex": 0}
