@@ -70,7 +70,7 @@ class Tokenization:
         Args:
             tokenizer: A `TextTokenizer`, a transformers fast tokenizer or a `tokenizers.Tokenizer`.
             spec: Says how texts are framed.
-            vocabulary_size: Rows of the model's embedding; special tokens beyond are dropped from texts.
+            vocabulary_size: Rows of the model's embedding; added tokens beyond are dropped from texts.
 
         Raises:
             DataError: The spec asks for a BOS or EOS token that the tokenizer does not have.
@@ -90,7 +90,8 @@ class Tokenization:
         self._before = [self.tokenizer.bos_id] if spec.add_bos and self.tokenizer.bos_id is not None else []
         self._after = [self.tokenizer.eos_id] if spec.add_eos and self.tokenizer.eos_id is not None else []
         limit = vocabulary_size if vocabulary_size is not None else 1 << 62
-        self._dropped = {token_id for token_id in self.tokenizer.special_ids() if token_id >= limit}
+        known = {*self.tokenizer.special_ids(), *self.tokenizer.added_ids()}
+        self._dropped = {token_id for token_id in known if token_id >= limit}
         self._prefix_ids = {
             prefix: self._cleaned(self.tokenizer.backend.encode(prefix, add_special_tokens=False).ids)
             for prefix in {spec.query_prefix, spec.document_prefix}
@@ -202,7 +203,7 @@ class Tokenization:
         return result, truncated
 
     def _cleaned(self, ids: list[int]) -> list[int]:
-        """Drop special tokens that the model has no embedding for."""
+        """Drop added tokens that the model has no embedding for."""
         return [token_id for token_id in ids if token_id not in self._dropped] if self._dropped else ids
 
 

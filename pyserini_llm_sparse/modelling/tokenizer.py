@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.errors import DataError, ResourceError, one_line
 from pyserini_llm_sparse.files.settings import read_json
+from pyserini_llm_sparse.modelling.tokenizer_settings import CONFIG_FILE, differing_settings
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,9 @@ class TextTokenizer:
     def from_folder(cls, folder: str | Path, trust_remote_code: bool = False) -> TextTokenizer:
         """Read the tokenizer of a model directory.
 
-        ``tokenizer.json`` is taken as it stands. Without it, transformers converts the older files (SentencePiece,
-        WordPiece vocabularies), which imports transformers.
+        ``tokenizer.json`` is taken as it stands where the files beside it say the same. Where they differ (lower case,
+        a space before the text, added tokens), and where there are only older files (SentencePiece, WordPiece
+        vocabularies), it is what transformers makes of the directory, which imports transformers.
 
         Raises:
             ResourceError: The directory holds no tokenizer.
@@ -49,9 +54,28 @@ class TextTokenizer:
         try:
             backend = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         except Exception as error:  # the Rust side raises bare Exception
-            raise DataError(f"{folder / TOKENIZER_FILE}: not a tokenizer: {error}; restore the file") from error
+            raise DataError(
+                f"{folder / TOKENIZER_FILE}: not a tokenizer: {one_line(error)}; restore the file"
+            ) from error
+        if differing := differing_settings(folder, backend):
+            return cls._as_transformers_reads_it(folder, backend, differing, trust_remote_code)
+        return cls._with_named_tokens(folder, backend)
+
+    @classmethod
+    def _with_named_tokens(cls, folder: Path, backend: Tokenizer) -> TextTokenizer:
         ids = {name: _named_token(folder, backend, name) for name in ("bos", "eos", "pad")}
         return cls(_plain(backend), ids["bos"], ids["eos"], ids["pad"])
+
+    @classmethod
+    def _as_transformers_reads_it(
+        cls, folder: Path, backend: Tokenizer, differing: list[str], trust_remote_code: bool
+    ) -> TextTokenizer:
+        listed = f"{', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''}"
+        read = cls._converted(folder, trust_remote_code)
+        if _pipeline(read.backend) == _pipeline(backend):  # transformers makes nothing of the difference either
+            return cls._with_named_tokens(folder, backend)
+        _logger.warning("%s: %s: not what %s says; both are read as transformers does", folder, listed, TOKENIZER_FILE)
+        return read
 
     @classmethod
     def from_any(cls, tokenizer: Any) -> TextTokenizer:
@@ -83,9 +107,11 @@ class TextTokenizer:
 
         try:
             return cls.from_any(AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code))
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise DataError(f"{folder}: cannot read the tokenizer: {reason}; save it as {TOKENIZER_FILE}") from error
+        except Exception as error:  # the Rust side raises bare Exception
+            raise DataError(
+                f"{folder}: transformers cannot read the tokenizer: {one_line(error)}; save it as {TOKENIZER_FILE}, "
+                f"and the same settings in {CONFIG_FILE}"
+            ) from error
 
     def framed_by_template(self) -> TextTokenizer:
         """Return it with the tokens that its own template puts around a text as BOS and EOS, None where it puts none.
@@ -110,15 +136,15 @@ class TextTokenizer:
         """Return the token text of each id ``0 .. vocabulary_size - 1``; None for an id without a token.
 
         Raises:
-            DataError: The tokenizer makes ordinary tokens that the model has no logit for. (Special tokens beyond the
+            DataError: The tokenizer makes ordinary tokens that the model has no logit for. (Added tokens beyond the
                 model's vocabulary, usually a padding token, are let be: they are dropped from texts.)
         """
-        special = set(self.special_ids())
+        added = {*self.special_ids(), *self.added_ids()}
         tokens: list[str | None] = [None] * vocabulary_size
         for token, token_id in self.backend.get_vocab(with_added_tokens=True).items():
             if token_id < vocabulary_size:
                 tokens[token_id] = token
-            elif token_id not in special:
+            elif token_id not in added:
                 raise DataError(
                     f"tokenizer: the token {token!r} has id {token_id}, but the model's vocabulary ends at "
                     f"{vocabulary_size - 1}: tokenizer and model do not belong together; use the model's own tokenizer"
@@ -130,6 +156,10 @@ class TextTokenizer:
         added = {token_id for token_id, token in self.backend.get_added_tokens_decoder().items() if token.special}
         return tuple(sorted(added | {known for known in (self.bos_id, self.eos_id, self.pad_id) if known is not None}))
 
+    def added_ids(self) -> tuple[int, ...]:
+        """Return the ids of all tokens that were added to the vocabulary, special or not."""
+        return tuple(self.backend.get_added_tokens_decoder())
+
     def save(self, folder: str | Path) -> None:
         """Write ``tokenizer.json`` and a ``tokenizer_config.json`` that transformers reads too."""
         self.backend.save(str(Path(folder) / TOKENIZER_FILE))
@@ -137,17 +167,29 @@ class TextTokenizer:
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         for name, token_id in named.items():
             config[name] = None if token_id is None else self.backend.id_to_token(token_id)
+        if self.backend.encode_special_tokens:
+            config["split_special_tokens"] = True
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (Path(folder) / "tokenizer_config.json").write_text(text, encoding="utf-8")
+        (Path(folder) / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
 def _plain(backend: Tokenizer) -> Tokenizer:
     """Switch off truncation and padding that a tokenizer was saved with: the spec alone decides."""
     if backend.truncation is not None or backend.padding is not None:
+        splits = backend.encode_special_tokens  # which is not written down
         backend = Tokenizer.from_str(backend.to_str())
         backend.no_truncation()
         backend.no_padding()
+        backend.encode_special_tokens = splits
     return backend
+
+
+def _pipeline(backend: Tokenizer) -> tuple[bool, dict[str, Any]]:
+    """Return what makes tokens of a text; a template adds to them, and is not used."""
+    content = json.loads(backend.to_str())
+    for name in ("truncation", "padding", "post_processor", "decoder"):
+        content.pop(name)
+    return backend.encode_special_tokens, content
 
 
 def _named_token(folder: Path, backend: Tokenizer, name: str) -> int | None:
@@ -157,12 +199,12 @@ def _named_token(folder: Path, backend: Tokenizer, name: str) -> int | None:
     trained without one (Qwen).
     """
     for file, key in (
-        ("tokenizer_config.json", f"{name}_token"),
+        (CONFIG_FILE, f"{name}_token"),
         ("special_tokens_map.json", f"{name}_token"),
         ("config.json", f"{name}_token_id"),
     ):
         content = read_json(folder / file)
-        if content is None or (key not in content and file != "tokenizer_config.json"):
+        if content is None or (key not in content and file != CONFIG_FILE):
             continue
         token = content.get(key)
         if isinstance(token, dict):
@@ -172,6 +214,8 @@ def _named_token(folder: Path, backend: Tokenizer, name: str) -> int | None:
         if token is None:
             return None
         token_id = token if isinstance(token, int) else backend.token_to_id(token)
+        if token_id is None and name == "pad":  # masked positions are never looked at
+            return None
         if token_id is None:
             raise DataError(f"{folder / file}: {key} {token!r} is not in the vocabulary; correct the file")
         return int(token_id)
