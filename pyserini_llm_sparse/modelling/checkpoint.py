@@ -91,6 +91,7 @@ def load_checkpoint(reference: ModelReference, folder: ModelFolder | None = None
     config = body.config or {}
     spec = checkpoint_spec(folder, reference, tokenizer, config)
     warn_of_long_texts(folder.path, spec, config.get("max_position_embeddings"))
+    size = folder.adapter_vocabulary or body.vocabulary_size
     found = fingerprint(folder.path, tokenizer, base.path if base else None)
     if spec.model_fingerprint and spec.model_fingerprint != found:
         raise SpecMismatchError(
@@ -101,10 +102,10 @@ def load_checkpoint(reference: ModelReference, folder: ModelFolder | None = None
     return Checkpoint(
         spec=spec.replace(model_fingerprint=found),
         tokenizer=tokenizer,
-        tokens=tokenizer.tokens(body.vocabulary_size),
+        tokens=tokenizer.tokens(size),
         folder=folder.path,
         base=base.path if base else None,
-        query_term_weights=query_term_weights(folder.path, spec, body.vocabulary_size),
+        query_term_weights=query_term_weights(folder.path, spec, size),
         trust_remote_code=reference.trust_remote_code,
     )
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.modelling.tensors import stored_tensors
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 
 WEIGHT_FILES = ("model", "adapter_model", "query_term_weights")
@@ -44,28 +44,13 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Yield name, type with shape, and sampled bytes of each tensor of a safetensors file, without torch."""
-    try:
-        with path.open("rb") as file:
-            header_size = int.from_bytes(file.read(8), "little")
-            raw = file.read(header_size)
-            header = json.loads(raw)
-            size = path.stat().st_size - 8 - header_size
-            if len(raw) != header_size:
-                raise ValueError("it ends within its header")
-            for name, entry in header.items():
-                if name == "__metadata__":
-                    continue
-                start, stop = entry["data_offsets"]
-                if not 0 <= start <= stop <= size:
-                    raise ValueError(f"it ends before the tensor {name} does")
-                places = {start, max(start, (start + stop - SAMPLED_BYTES) // 2), max(start, stop - SAMPLED_BYTES)}
-                samples = b""
-                for place in sorted(places):
-                    file.seek(8 + header_size + place)
-                    samples += file.read(min(SAMPLED_BYTES, stop - place))
-                yield name, f"{entry['dtype']} {entry['shape']}", samples
-    except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise DataError(f"{path}: not a whole safetensors file: {error}; download or copy it again") from error
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be read: {error.strerror}; check the file") from error
+    """Yield name, type with shape, and sampled bytes of each tensor of a safetensors file."""
+    tensors = list(stored_tensors(path))
+    with path.open("rb") as file:
+        for name, dtype, shape, start, stop in tensors:
+            places = {start, max(start, (start + stop - SAMPLED_BYTES) // 2), max(start, stop - SAMPLED_BYTES)}
+            samples = b""
+            for place in sorted(places):
+                file.seek(place)
+                samples += file.read(min(SAMPLED_BYTES, stop - place))
+            yield name, f"{dtype} {shape}", samples

@@ -13,6 +13,7 @@ from pyserini_llm_sparse.files.settings import read_json
 from pyserini_llm_sparse.modelling.hub import resolve_folder
 from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
 from pyserini_llm_sparse.modelling.published import PublishedModel, published
+from pyserini_llm_sparse.modelling.tensors import saved_vocabulary
 
 EXPORT_FILE = "onnx_export.json"  # by which the directory of an ONNX export is known
 OTHER_BASE = "another one can be named with base=PATH_OR_HUB_ID"
@@ -93,6 +94,15 @@ class ModelFolder:
         if not isinstance(size, int) or size < 1:
             raise DataError(f"{self.path}: config.json has no usable vocab_size ({size!r}); restore the file")
         return size
+
+    @cached_property
+    def adapter_vocabulary(self) -> int | None:
+        """How many ids an adapter's own embedding and output layer have, None if it has none or this is no adapter.
+
+        Raises:
+            DataError: A file is damaged.
+        """
+        return saved_vocabulary(self.path) if self.adapter is not None else None
 
     def require_language_model(self) -> None:
         """Refuse a directory that holds neither a causal nor a masked language model, saying what it is instead.

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, UsageError, one_line
 from pyserini_llm_sparse.modelling.backbone.language_model import Backbone
+from pyserini_llm_sparse.modelling.tensors import saved_vocabulary
 
 
 def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
-    """Merge a peft adapter into its base.
+    """Merge a peft adapter into its base, with the embedding and output layer that it may have been saved with.
+
+    Where the adapter's vocabulary has another size than the base's, that is resized first, as peft asks of its callers.
 
     Args:
         model: The base, which is changed.
@@ -23,36 +27,81 @@ def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     Raises:
         PrerequisiteError: peft is not installed.
         ResourceError: A file is missing.
-        DataError: The adapter is that of another base.
+        DataError: The adapter is that of another base, or its files are damaged.
     """
     try:
         from peft import PeftModel, get_peft_model_state_dict
     except ImportError as error:
         raise PrerequisiteError(f"{path}: an adapter: peft is not installed; pip install peft") from error
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
+    rows, own_rows = saved_vocabulary(path), model.get_input_embeddings().weight.shape[0]
     try:
         with warnings.catch_warnings():
             # peft asks transformers for attributes that were renamed, and warns of what is checked below
             warnings.simplefilter("ignore")
+            if rows not in (None, own_rows):
+                model.resize_token_embeddings(rows, mean_resizing=False)
             adapted = PeftModel.from_pretrained(model, str(path), use_safetensors=True)
         with safe_open(path / "adapter_model.safetensors", framework="pt") as file:
-            stored = set(file.keys())
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise ResourceError(f"{path}: cannot load the adapter: {one_line(error)}; check the directory") from error
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise DataError(
             f"{path}: the adapter does not fit its base: {one_line(error)}; name the right one: "
             "csplade:ADAPTER,base=PATH_OR_HUB_ID"
         ) from error
-    differing = stored ^ set(get_peft_model_state_dict(adapted))
-    if differing:
+    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    embeddings = set(get_peft_model_state_dict(adapted, save_embedding_layers=True)) - expected
+    if differing := set(stored) - embeddings ^ expected:
         raise DataError(
             f"{path}: the adapter does not fit its base: {len(differing)} weights are on one side only "
             f"({', '.join(sorted(differing)[:3])}); name the right one: csplade:ADAPTER,base=PATH_OR_HUB_ID"
         )
-    merged: PreTrainedModel = adapted.merge_and_unload()
+    _require_saved_embeddings(path, adapted, {name: stored[name] for name in embeddings & set(stored)}, rows, own_rows)
+    _separate_embeddings(adapted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of shared layers, which are none any more
+        merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
+
+
+def _separate_embeddings(adapted: Any) -> None:
+    """Give a base that shares embedding and output layer one of each, if the adapter changes one of them alone."""
+    model = adapted.get_base_model()
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+    plain = [getattr(table, "base_layer", table) for table in tables]
+    if plain != tables and plain[0].weight is plain[1].weight:
+        plain[1].weight = torch.nn.Parameter(plain[1].weight.detach().clone())
+        model.config.tie_word_embeddings = False
+
+
+def _require_saved_embeddings(
+    path: Path, adapted: Any, saved: dict[str, torch.Tensor], rows: int | None, own_rows: int
+) -> None:
+    """Refuse an adapter whose embedding or output layer is not what the model now has.
+
+    Raises:
+        DataError: A grown vocabulary was saved of one of both alone, or two layers were saved that the base shares.
+    """
+    state = adapted.state_dict()
+    for name, tensor in saved.items():
+        if not torch.equal(state[name].cpu(), tensor.to(state[name].dtype)):
+            raise DataError(
+                f"{path}: {name} is not what the model has after loading: its base shares embedding and output layer, "
+                "the adapter has two; set tie_word_embeddings to false in the base's config.json"
+            )
+    model = adapted.get_base_model()
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+    shared = tables[0].weight is tables[1].weight
+    trained = {id(table) for table in tables if hasattr(table, "modules_to_save")}
+    whole = len(saved) + len(trained)
+    if rows not in (None, own_rows) and whole < (1 if shared else 2):
+        raise DataError(
+            f"{path}: an adapter of {rows} tokens over a base of {own_rows}: the new rows of its embedding or of its "
+            "output layer are not saved; save it again with save_embedding_layers=True"
+        )
 
 
 def with_adapter(
