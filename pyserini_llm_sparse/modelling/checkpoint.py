@@ -23,7 +23,7 @@ from pyserini_llm_sparse.modelling.folder import ModelFolder
 from pyserini_llm_sparse.modelling.hub import resolve_folder
 from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
 from pyserini_llm_sparse.modelling.query_table import load_query_term_weights, save_query_term_weights
-from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, same_model
 from pyserini_llm_sparse.modelling.tokenizer import TOKENIZER_FILES, TextTokenizer
 
 _MARKS = (SPEC_FILE, "training/config.yaml")  # by which a directory is known to be one of ours
@@ -93,9 +93,9 @@ def load_checkpoint(reference: ModelReference, folder: ModelFolder | None = None
     warn_of_long_texts(folder.path, spec, config.get("max_position_embeddings"))
     size = folder.adapter_vocabulary or body.vocabulary_size
     found = fingerprint(folder.path, tokenizer, base.path if base else None)
-    if spec.model_fingerprint and spec.model_fingerprint != found:
+    if spec.model_fingerprint and not same_model(spec.model_fingerprint, found):
         raise SpecMismatchError(
-            f"{folder.path}: weights or tokenizer are not those that the encoding spec was saved with: "
+            f"{folder.path}: weights, configuration or tokenizer are not those that the encoding spec was saved with: "
             f"model_fingerprint is {spec.model_fingerprint} in {SPEC_FILE}, {found} of the files; restore the files, "
             f"or remove model_fingerprint from {SPEC_FILE} if the change was meant"
         )

@@ -88,7 +88,7 @@ class EncodingSpec(BaseModel):
         description="token names a term by the tokenizer's token, made safe for Lucene; id by its decimal id.",
     )
     model_fingerprint: str = Field(
-        default="", description="Names the weights and the tokenizer; computed when the model is saved."
+        default="", description="Names weights, configuration and tokenizer; computed when the model is saved."
     )
 
     @classmethod
@@ -142,8 +142,10 @@ class EncodingSpec(BaseModel):
             raise DataError(f"encoding spec: cannot set {', '.join(changes)}: {_reasons(error)}; correct it") from error
 
     def difference(self, other: EncodingSpec) -> dict[str, tuple[Any, Any]]:
-        """Return ``{field: (own value, other's value)}`` for each field that differs."""
+        """Return ``{field: (own value, other's value)}`` for each field that differs; see also `same_model`."""
         own, theirs = self.model_dump(), other.model_dump()
+        if same_model(self.model_fingerprint, other.model_fingerprint):
+            theirs["model_fingerprint"] = own["model_fingerprint"]
         return {field: (own[field], theirs[field]) for field in own if own[field] != theirs[field]}
 
     def require_equal(self, other: EncodingSpec, here: str, there: str, allowed: Collection[str] = ()) -> None:
@@ -183,6 +185,18 @@ class EncodingSpec(BaseModel):
     def top_k(self, side: Side) -> int | None:
         """Return the most terms of a query or a document vector, None for all."""
         return self.query_top_k if side == "query" else self.document_top_k
+
+
+def same_model(one: str, other: str) -> bool:
+    """Tell whether two fingerprints name the same model.
+
+    Version 0.1 wrote the part before the plus sign alone; what the other part covers cannot be compared with it.
+
+    >>> same_model("sha256:12", "sha256:12+34"), same_model("sha256:12+35", "sha256:12+34")
+    (True, False)
+    """
+    (before, _, rest), (other_before, _, other_rest) = one.partition("+"), other.partition("+")
+    return before == other_before and (rest == other_rest or not rest or not other_rest)
 
 
 def sidecar(folder: str | Path) -> Path:

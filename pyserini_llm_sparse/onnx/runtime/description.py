@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError, UsageError, one_line
 from pyserini_llm_sparse.files.digests import sampled_bytes
 from pyserini_llm_sparse.files.settings import read_json
-from pyserini_llm_sparse.modelling.fingerprint import fingerprint
+from pyserini_llm_sparse.modelling.fingerprint import weights_fingerprint
 from pyserini_llm_sparse.modelling.folder import EXPORT_FILE
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
@@ -105,7 +105,7 @@ def export_digest(folder: Path, tokenizer: TextTokenizer) -> str:
     Raises:
         ResourceError: The graph or its weights are missing or cannot be read.
     """
-    digest = hashlib.sha256(fingerprint(folder, tokenizer).encode())
+    digest = hashlib.sha256(weights_fingerprint(folder, tokenizer).encode())
     try:
         digest.update((folder / GRAPH_FILE).read_bytes())
         digest.update(sampled_bytes(folder / WEIGHTS_FILE))
