@@ -22,8 +22,9 @@ def checkpoint_spec(
     """Return the encoding spec of a checkpoint, from its directory, what is published or the reference's fields.
 
     For a masked language model that says nothing itself it is `published.SPLADE`, with the tokens that the tokenizer
-    puts around a text. A spec that is made from named fields alone has BOS if the tokenizer has it, and lists all
-    special tokens as excluded, so that it can be read there that they never become terms.
+    puts around a text, and with the lengths and top-k that sentence-transformers reads where it is in that layout. A
+    spec that is made from named fields alone has BOS if the tokenizer has it, and lists all special tokens as excluded,
+    so that it can be read there that they never become terms.
 
     Args:
         folder: The model's directory.
@@ -43,10 +44,18 @@ def checkpoint_spec(
         spec = EncodingSpec(logit_scale=scale, **folder.known.spec)
     elif is_masked(config):
         spec = EncodingSpec(add_bos=tokenizer.bos_id is not None, add_eos=tokenizer.eos_id is not None, **SPLADE)
+        spec = spec.replace(**folder.sentence_transformers_fields)
     elif "attention" in overrides:
         spec = EncodingSpec(
             attention="causal", add_bos=tokenizer.bos_id is not None, excluded_token_ids=tokenizer.special_ids()
         )
+        if "logit_scale" not in overrides:
+            _logger.warning(
+                "%s: without %s: logit_scale 1 is assumed; a model that is trained as Lion is needs hidden_size ** "
+                "-0.25; name what is meant: logit_scale=VALUE",
+                folder.path,
+                SPEC_FILE,
+            )
     else:
         raise DataError(
             f"{folder.path}: a causal language model (type {config.get('model_type')!r}) without {SPEC_FILE}: its "

@@ -16,6 +16,8 @@ from pyserini_llm_sparse.modelling.published import PublishedModel, published
 from pyserini_llm_sparse.modelling.tensors import saved_vocabulary
 
 EXPORT_FILE = "onnx_export.json"  # by which the directory of an ONNX export is known
+MOST_TOKENS = 2**20  # a longer text is beyond any model
+_SPARSE_MODULES = ("SpladePooling", "Router", "SparseStaticEmbedding", "SparseAutoEncoder", "CSRSparsity")
 OTHER_BASE = "another one can be named with base=PATH_OR_HUB_ID"
 
 
@@ -213,15 +215,48 @@ class ModelFolder:
         if not with_head or self._modules[0]["path"]:
             return False
         pooling = read_json(self.path / self._modules[1]["path"] / "config.json") or {}
-        prompts = (read_json(self.path / "config_sentence_transformers.json") or {}).get("prompts") or {}
+        said = read_json(self.path / "config_sentence_transformers.json") or {}
+        prompts = said.get("prompts") or {}
         # The activation log1p_relu is a logarithm of the logarithm.
         usual = (pooling.get("pooling_strategy"), pooling.get("activation_function")) == ("max", "relu")
-        return usual and not any(prompts.values())
+        lowers = (read_json(self.path / "sentence_bert_config.json") or {}).get("do_lower_case")
+        return usual and not lowers and not said.get("default_prompt_name") and not any(prompts.values())
+
+    @cached_property
+    def sentence_transformers_fields(self) -> dict[str, Any]:
+        """Fields of an encoding spec that a SPLADE in sentence-transformers' layout says; none of another directory.
+
+        Raises:
+            DataError: A file cannot be read, or a value is not a whole number above 0.
+        """
+        if not (self.path / "modules.json").is_file() or not self._is_splade:
+            return {}
+        fields = {}
+        for file, setting, field in (
+            ("sentence_bert_config.json", "max_seq_length", "max_length"),
+            ("config_sentence_transformers.json", "max_active_dims", "top_k"),
+        ):
+            value = (read_json(self.path / file) or {}).get(setting)
+            if value is None and setting == "max_seq_length":
+                file = "tokenizer_config.json"  # where its version 6 writes it
+                value = (read_json(self.path / file) or {}).get("model_max_length")
+                if isinstance(value, int | float) and value > MOST_TOKENS:  # transformers' way to say nothing
+                    value = None
+            if value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise DataError(
+                    f"{self.path / file}: {setting}: not a whole number above 0: {value!r}; correct the file"
+                )
+            fields |= {f"query_{field}": value, f"document_{field}": value}
+        return fields
 
     @property
     def _other_library(self) -> str:
         """Why a sentence-transformers directory is refused, and what to do."""
-        if any(module["type"] == "SpladePooling" for module in self._modules):
+        said = read_json(self.path / "config_sentence_transformers.json") or {}
+        sparse = any(module["type"] in _SPARSE_MODULES for module in self._modules)
+        if sparse or said.get("model_type") == "SparseEncoder":
             return (
                 "its output layer and its encoding contract lie in modules of another library; only the native layout "
                 "can be loaded (the causal language model with its output layer, and encoding_spec.json), and a masked "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ LOADING_OPTIONS = ("base", "tokenizer", "revision", "subfolder", "precision", "t
 
 
 FASTEST = "auto"  # in place of a precision: the fastest on the machine
+
+
+_logger = logging.getLogger(__name__)
 
 
 _FIELD = re.compile(r",(?=[a-z_]+=)")
@@ -71,7 +75,7 @@ def parse_encoder_name(name: str) -> ModelReference:
 
     ``csplade`` is the model that the package carries; ``csplade:MODEL`` one at a path or on the hub, and so is any
     other text. Each may be followed by ``,field=value``: fields of the encoding spec, or one of `LOADING_OPTIONS`. A
-    comma that no ``name=`` follows belongs to the path or value before it.
+    comma that no ``name=`` follows belongs to the path or value before it, and so does one in a path that exists.
 
     Raises:
         UsageError: No model is named, or a field is given twice.
@@ -79,12 +83,14 @@ def parse_encoder_name(name: str) -> ModelReference:
     >>> parse_encoder_name("csplade:org/model,attention=echo,query_prefix=query, ").overrides
     {'attention': 'echo', 'query_prefix': 'query, '}
     """
-    model, *fields = _FIELD.split(name)
+    model, fields = _model_and_fields(name)
     if model.lower() == KEYWORD:
+        if Path(model).is_dir():
+            _logger.warning("%s: the model of the package, not the folder here; that is csplade:./%s", name, model)
         model = str(EMBEDDED)
-    elif model.lower().startswith(f"{KEYWORD}:"):
+    elif not _exists(model) and model.lower().startswith(f"{KEYWORD}:"):
         model = model[len(KEYWORD) + 1 :]
-    if not model.strip() or ("=" in model and not Path(model).exists()):
+    if not model.strip() or ("=" in model and not _exists(model)):
         raise UsageError(
             f"encoder {name!r}: names no model; write csplade, csplade:PATH or csplade:HUB_ID, each with ,field=value"
         )
@@ -95,6 +101,23 @@ def parse_encoder_name(name: str) -> ModelReference:
             raise UsageError(f"encoder {name!r}: {key} is given twice; keep one")
         options[key] = value
     return ModelReference(model).with_options(**options)
+
+
+def _model_and_fields(name: str) -> tuple[str, list[str]]:
+    """Split a name into the model, of which a path that exists may look like fields, and its fields."""
+    parts = _FIELD.split(name)
+    for end in range(len(parts), 1, -1):
+        model = ",".join(parts[:end])
+        if _exists(model) or (model.lower().startswith(f"{KEYWORD}:") and _exists(model[len(KEYWORD) + 1 :])):
+            return model, parts[end:]
+    return parts[0], parts[1:]
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False  # too long, or with a NUL: no path
 
 
 def is_ours(name: str | None, force: bool = False) -> bool:
@@ -115,7 +138,7 @@ def is_ours(name: str | None, force: bool = False) -> bool:
     if name.lower().startswith((f"{KEYWORD}:", f"{KEYWORD},")):
         return True
     try:
-        path = Path(_FIELD.split(name)[0])
+        path = Path(_model_and_fields(name)[0])
         if path.is_file() or Path(name).is_file():
             return False
         if path.is_dir():  # of a directory its own name counts, not those of the folders that it lies in

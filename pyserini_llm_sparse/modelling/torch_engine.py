@@ -132,6 +132,7 @@ class TorchEngine:
         import torch
 
         from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
+        from pyserini_llm_sparse.modelling.backbone.probing import not_finite
 
         backbone = self.backbone
         batch = self._tokenization.batch(texts, self.pad_side, backbone.device)
@@ -140,10 +141,7 @@ class TorchEngine:
         weights = activate(largest, self._checkpoint.spec.logit_scale)
         if not bool(torch.isfinite(weights).all()):
             # A comparison with 0 would drop what is not a number, and an empty vector would look like a result.
-            raise DataError(
-                f"{self._checkpoint.folder}: a weight is not finite: the model overflows in "
-                f"{backbone.head_weight.dtype}; encode with dtype float32, or bfloat16 on a GPU"
-            )
+            raise DataError(f"{self._checkpoint.folder}: {not_finite(backbone, 'weights of terms')}")
         return collected(weights, (weights > 0) & self._allowed, top_k)
 
 

@@ -55,3 +55,16 @@ def test_an_index_that_is_made_anew_from_other_vectors_loses_the_spec(
     (stranger / "vectors.jsonl").write_text('{"id": "1", "contents": "", "vector": {"a": 1}}\n', encoding="utf-8")
     make_index(stranger, "anew")
     assert not (first / "encoding_spec.json").exists()
+
+
+@pytest.mark.parametrize("name", ["csplde", "splade-that-is-nowhere"])
+def test_a_mistyped_encoder_is_one_line(
+    name: str, pyserini: Pyserini, index: Path, topics: Path, tmp_path: Path
+) -> None:
+    done = pyserini.module(
+        "pyserini.search.lucene", "--index", index, "--topics", topics, "--encoder", name, "--impact",
+        "--output", tmp_path / "run", check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert done.stderr.strip().splitlines()[-1].startswith(f"encoder {name!r}: ")
+    assert "Traceback" not in done.stderr

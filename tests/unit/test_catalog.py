@@ -142,6 +142,8 @@ def test_a_splade_of_sentence_transformers_is_taken_in_either_layout(types: tupl
         ("1_SpladePooling/config.json", {"pooling_strategy": "sum"}),
         ("1_SpladePooling/config.json", {"activation_function": "log1p_relu"}),
         ("config_sentence_transformers.json", {"prompts": {"query": "query: ", "document": ""}}),
+        ("config_sentence_transformers.json", {"prompts": {"wind": "x"}, "default_prompt_name": "wind"}),
+        ("sentence_bert_config.json", {"do_lower_case": True}),
         ("sentence_bert_config.json", {"transformer_task": "feature-extraction"}),
         ("config.json", {"architectures": ["BertModel"]}),
     ],
@@ -152,6 +154,14 @@ def test_one_of_sentence_transformers_that_means_other_vectors_is_refused(
     folder = copied("splade_sentence_transformers", tmp_path / "model")
     change_json(folder / file, **changes)
     with pytest.raises(DataError, match=r"Transformer, SpladePooling.*SpladePooling of max and relu, without prompts"):
+        ModelFolder.at(folder).require_language_model()
+
+
+@pytest.mark.parametrize("types", [("Router", "Normalize"), ("Transformer", "SparseAutoEncoder")])
+def test_a_sparse_model_of_another_layout_is_not_called_dense(types: tuple[str, ...], tmp_path: Path) -> None:
+    folder = copied("splade_sentence_transformers", tmp_path / "model")
+    change_modules(folder, *(f"sentence_transformers.sparse_encoder.models.{kind}" for kind in types))
+    with pytest.raises(DataError, match="native layout"):
         ModelFolder.at(folder).require_language_model()
 
 

@@ -20,7 +20,7 @@ def probe(backbone: Backbone) -> None:
 
     Raises:
         RunError: The attention mode did not take effect.
-        DataError: The logits are made in another way.
+        DataError: The logits are made in another way, or a number is not finite.
     """
     ids = (torch.arange(8) * 7 + 3) % backbone.vocabulary_size
     input_ids = ids.repeat(4, 1)
@@ -32,6 +32,8 @@ def probe(backbone: Backbone) -> None:
         mask = torch.ones_like(input_ids)
         mask[2:, :3] = 0 if padded else 1
         states = backbone.hidden(input_ids, mask).float()
+        if not bool(torch.isfinite(states[mask.bool()]).all()):
+            raise not_finite(backbone, "its states")
         for first, second, place in ((0, 1, 0), (2, 3, 3 if padded else 0)):
             change = (states[first, place] - states[second, place]).norm() / states[first, place].norm()
             if bool(change > tolerance) != wanted:
@@ -48,8 +50,30 @@ def probe(backbone: Backbone) -> None:
         own = backbone.model(input_ids=input_ids[:1], attention_mask=mask[:1], use_cache=False).logits.float()
     bias = 0 if backbone.head_bias is None else backbone.head_bias.float()
     ours = backbone.hidden(input_ids[:1], mask[:1]).float() @ backbone.head_weight.float().T + bias
+    if not bool(torch.isfinite(own).all()):
+        raise not_finite(backbone, "its logits")
     if not bool((own - ours).norm() <= (1e-4 if own.dtype == backbone.head_weight.dtype else 5e-2) * own.norm()):
         raise DataError(
             f"{type(backbone.model).__name__}: its logits are not hidden states times output embedding: the family "
             f"caps or scales them; {OTHER_FAMILIES}"
         )
+
+
+def not_finite(backbone: Backbone, what: str) -> DataError:
+    """Return the error for numbers that are not finite: it names the weights that are not, or the type that overflows.
+
+    Args:
+        backbone: The model.
+        what: What is not finite (``a weight``).
+    """
+    where, dtype = type(backbone.model).__name__, backbone.head_weight.dtype
+    bad = [name for name, tensor in backbone.model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        return DataError(
+            f"{where}: {what} are not finite: {len(bad)} of its tensors hold NaN or infinity ({', '.join(bad[:3])}): "
+            f"the files are damaged, {dtype} is too small for them, or training diverged; restore the model"
+        )
+    return DataError(
+        f"{where}: {what} are not finite: the model overflows in {dtype}; encode with dtype float32, or bfloat16 on a "
+        "GPU"
+    )

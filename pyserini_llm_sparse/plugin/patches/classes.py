@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pyserini_llm_sparse.errors import ResourceError, one_line
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from pyserini_llm_sparse.plugin import command_line
 from pyserini_llm_sparse.plugin.command_line import ENCODER_CLASS, PyseriniDefault, one_line_errors
 from pyserini_llm_sparse.plugin.drift import PyseriniChangedError, expect
 
+OURS = "the plugin's encoders are csplade, csplade:PATH and csplade:HUB_ID: correct the name"
 KEEP_ALL_TERMS = -1  # a minimum idf below that of a term that is in every document, which is 0
 
 
@@ -101,7 +103,15 @@ def patch_impact_searcher(module: ModuleType) -> None:
     @wraps(choose)
     def _init_query_encoder_from_str(query_encoder: str | None) -> Any:
         encoder = _ours_or_same(query_encoder)
-        return encoder if _is_our_encoder(encoder) else choose(query_encoder)
+        if _is_our_encoder(encoder):
+            return encoder
+        chosen = _chosen_by_pyserini(choose, query_encoder)
+        if chosen is None and query_encoder is not None:
+            with one_line_errors():
+                raise ResourceError(
+                    f"encoder {query_encoder!r}: neither Pyserini nor its plugin knows an encoder of this name; {OURS}"
+                )
+        return chosen
 
     @wraps(search_one)
     def search(self: Any, q: str, *arguments: Any, **options: Any) -> Any:
@@ -155,6 +165,20 @@ def _ours_or_same(query_encoder: Any) -> Any:
     return CspladeQueryEncoder(
         query_encoder, device=command_line.chosen.get("device"), precision=command_line.chosen.get("precision")
     )
+
+
+def _chosen_by_pyserini(choose: Callable[[str | None], Any], query_encoder: str | None) -> Any:
+    """Return the encoder that Pyserini makes of a name; one that is neither a model nor ours is refused in one line."""
+    try:
+        return choose(query_encoder)
+    except OSError as error:  # as transformers and huggingface_hub say that there is no such model
+        if query_encoder is None or Path(query_encoder).exists():
+            raise
+        with one_line_errors():
+            raise ResourceError(
+                f"encoder {query_encoder!r}: no encoder of the plugin, no folder, and Pyserini finds no such model: "
+                f"{one_line(error)}; {OURS}"
+            ) from error
 
 
 def _is_our_encoder(query_encoder: Any) -> bool:
