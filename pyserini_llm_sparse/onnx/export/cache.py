@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyserini_llm_sparse.errors import UsageError
+from filelock import FileLock
+
+from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.files.atomic import disk_errors
+from pyserini_llm_sparse.files.work import LOCK
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint
 from pyserini_llm_sparse.modelling.torch_engine import TorchLoader
-from pyserini_llm_sparse.onnx.runtime.description import FIELDS_IN_GRAPH, read_description
+from pyserini_llm_sparse.onnx.runtime.description import FIELDS_IN_GRAPH, ExportDescription, read_description
 from pyserini_llm_sparse.onnx.runtime.loading import ExportLoader
 from pyserini_llm_sparse.onnx.runtime.precision import Precision
 from pyserini_llm_sparse.onnx.runtime.providers import device_number, export_device, require_cuda
@@ -102,12 +108,46 @@ class CachedExportLoader:
         if (number := device_number(self.device)) is not None:
             require_cuda(number)  # before minutes are spent on an export
         folder = self.folder
-        if (found := read_description(folder)) is None:
+        found = self._whole()
+        if found is None:
+            found = self._made_alone()
+        return ExportLoader(folder, found, self.asked_device, self.threads)
+
+    def _whole(self) -> ExportDescription | None:
+        """Return what the entry says of itself, None if there is none or it fails its check."""
+        folder = self.folder
+        try:
+            found = read_description(folder)
+            if found is not None:
+                found.require_unchanged(folder, self.checkpoint.tokenizer)
+        except (DataError, ResourceError) as error:
+            _logger.warning("%s; it is in the cache, and is made again", error)
+            return None
+        return found
+
+    def _made_alone(self) -> ExportDescription:
+        """Make the entry while no other process does; one that was made meanwhile is taken.
+
+        Raises:
+            LlmSparseError: See `exporter.export_checkpoint`.
+        """
+        folder = self.folder
+        with disk_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f"{folder.name}.{LOCK}"):
+            if (found := self._whole()) is not None:
+                return found
+            with disk_errors(folder):
+                # of processes that were killed: nobody else is at this entry
+                for left in (folder, *folder.parent.glob(f".{glob.escape(folder.name)}.*")):
+                    if left.is_dir():
+                        shutil.rmtree(left)
             self._make(folder)
             found = read_description(folder)
-            assert found is not None
+        if found is None:
+            raise ResourceError(f"{folder}: the export vanished while it was made; give the command again")
         found.require_unchanged(folder, self.checkpoint.tokenizer)
-        return ExportLoader(folder, found, self.asked_device, self.threads)
+        return found
 
     def _make(self, folder: Path) -> None:
         from pyserini_llm_sparse.onnx.export.exporter import export_checkpoint
@@ -115,10 +155,6 @@ class CachedExportLoader:
         checkpoint = self.checkpoint
         _logger.warning("%s: precision %s: exporting to %s, once", checkpoint.folder, self.export_precision, folder)
         source = TorchLoader(checkpoint, "cpu", "float32", self.threads)
-        try:
-            export_checkpoint(
-                source, folder, precision=self.export_precision, model=str(checkpoint.folder), note=_logger.warning
-            )
-        except UsageError:
-            if read_description(folder) is None:  # else another process was faster
-                raise
+        export_checkpoint(
+            source, folder, precision=self.export_precision, model=str(checkpoint.folder), note=_logger.warning
+        )
