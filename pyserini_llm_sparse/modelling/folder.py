@@ -271,7 +271,8 @@ def is_masked(config: dict[str, Any]) -> bool:
 
 
 def _architecture(config: dict[str, Any]) -> str:
-    return next((name for name in config.get("architectures") or [] if isinstance(name, str)), "")
+    named = config.get("architectures")
+    return next((name for name in named if isinstance(name, str)), "") if isinstance(named, list) else ""
 
 
 def _require_head(where: str, config: dict[str, Any]) -> None:

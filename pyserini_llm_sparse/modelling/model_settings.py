@@ -28,7 +28,7 @@ def model_settings(config: dict[str, Any]) -> dict[str, Any]:
     transformers has written them.
     """
     settings = {
-        name: sorted(value) if name == "target_modules" and isinstance(value, list) else value
+        name: sorted(map(str, value)) if name == "target_modules" and isinstance(value, list) else value
         for name, value in config.items()
         if name not in _IDLE and name not in _ROPE and not name.startswith("_") and "dropout" not in name and value
     }
@@ -37,7 +37,8 @@ def model_settings(config: dict[str, Any]) -> dict[str, Any]:
         settings.pop("num_key_value_heads", None)
     if isinstance(heads, int) and isinstance(size, int) and heads and settings.get("head_dim") == size // heads:
         del settings["head_dim"]
-    if set(map(str, settings.get("layer_types", []))) == {"full_attention"}:
+    layers = settings.get("layer_types")
+    if isinstance(layers, list) and all(layer == "full_attention" for layer in layers):
         del settings["layer_types"]
     rope = _rope(config)
     if rope:

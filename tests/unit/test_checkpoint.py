@@ -233,6 +233,19 @@ def test_a_damaged_weight_file_is_refused(tmp_path: Path, content: bytes) -> Non
         load(folder)
 
 
+@pytest.mark.parametrize(("name", "file"), [("llama_causal", "model"), ("adapter", "adapter_model")])
+def test_a_header_that_contradicts_its_tensors_is_refused_in_one_line(name: str, file: str, tmp_path: Path) -> None:
+    from pyserini_llm_sparse.encoder import SparseEncoder
+
+    folder = copied(name, tmp_path / "model")
+    change_json(folder / SPEC_FILE, model_fingerprint="")
+    path = folder / f"{file}.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"F32"', b'"F99"', 1))
+    with pytest.raises(DataError, match=r"^[^\n]*: a safetensors file is damaged: [^\n]*; download or copy it again$"):
+        SparseEncoder.load(str(folder), device="cpu").encode_documents(["a wing"])
+
+
 @pytest.mark.parametrize("table", [np.ones(3, np.float32), np.full(SIZE, np.nan, np.float32), np.ones(SIZE)])
 def test_a_table_of_another_model_is_refused(tmp_path: Path, table: np.ndarray) -> None:
     from safetensors.numpy import save_file as save_arrays

@@ -47,7 +47,11 @@ def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise ResourceError(f"{path}: cannot load the adapter: {one_line(error)}; check the directory") from error
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise DataError(
+            f"{path}: a safetensors file is damaged: {one_line(error)}; download or copy it again"
+        ) from error
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: the adapter does not fit its base: {one_line(error)}; name the right one: "
             "csplade:ADAPTER,base=PATH_OR_HUB_ID"

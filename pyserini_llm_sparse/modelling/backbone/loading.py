@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError, one_line, require_version
@@ -149,6 +150,10 @@ def _load_model(
             )
             model: PreTrainedModel = pair[0]
             loaded: dict[str, Any] = pair[1]
+    except SafetensorError as error:
+        raise DataError(
+            f"{path}: a safetensors file is damaged: {one_line(error)}; download or copy it again"
+        ) from error
     except OSError as error:
         raise ResourceError(f"{path}: cannot load the model: {one_line(error)}; check the directory") from error
     except (ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
