@@ -231,7 +231,7 @@ class ModelFolder:
         """
         if not (self.path / "modules.json").is_file() or not self._is_splade:
             return {}
-        fields = {}
+        fields: dict[str, Any] = {}
         for file, setting, field in (
             ("sentence_bert_config.json", "max_seq_length", "max_length"),
             ("config_sentence_transformers.json", "max_active_dims", "top_k"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -62,8 +62,9 @@ class JobIdentity(BaseModel):
             SpecMismatchError: Naming each difference with both values.
         """
         # of another version's job the fingerprint may be shorter
-        fingerprint = {} if self.spec.difference(other.spec).get("model_fingerprint") else {"model_fingerprint"}
-        now, before = (job.model_dump(exclude={"corpus": True, "spec": fingerprint}) for job in (self, other))
+        same_model = not self.spec.difference(other.spec).get("model_fingerprint")
+        left_out: dict[str, Any] = {"corpus": True, **({"spec": {"model_fingerprint"}} if same_model else {})}
+        now, before = (job.model_dump(exclude=left_out) for job in (self, other))
         require_same(output, now, before, SpecMismatchError)
 
     def corpus_summary(self) -> str:

@@ -35,7 +35,8 @@ def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
         raise PrerequisiteError(f"{path}: an adapter: peft is not installed; pip install peft") from error
     from safetensors import SafetensorError, safe_open
 
-    rows, own_rows = saved_vocabulary(path), model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    rows, own_rows = saved_vocabulary(path), int(embedding.weight.shape[0])
     try:
         with warnings.catch_warnings():
             # peft asks transformers for attributes that were renamed, and warns of what is checked below
