@@ -1,6 +1,7 @@
 # make demo   set everything up and run the main job on the demo collection
 # make test   set everything up, check style and types, run all tests
-# Both take PYTHON=python3.12 for another interpreter; the environment is made again when it changes.
+# make quick  between edits, in less than a minute: check style, run the unit tests that neither train nor draw
+# All take PYTHON=python3.12 for another interpreter; the environment is made again when it changes.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,13 +14,20 @@ SOURCES = $(shell find pyserini_llm_sparse -type f -not -path '*/__pycache__/*')
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-end-to-end test-optimum lint clean
+# Those that take seconds each.
+SLOW = $(wildcard tests/unit/test_training_*.py tests/unit/test_regression_*.py) $(addprefix tests/unit/test_, \
+  benchmarks.py masked_backbone.py quantization_example.py shipped_recipes.py)
+
+.PHONY: demo test quick test-end-to-end test-optimum lint style clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo/run.py
 
 test: $(VENV)/installed lint
 	$(PYTEST)
+
+quick: $(VENV)/dependencies style
+	$(PYTEST) $(filter-out $(SLOW),$(wildcard tests/unit/test_*.py)) tests/docs/test_help.py tests/docs/test_docstrings.py
 
 # The claims that only a whole Pyserini can prove, for the second interpreter of a continuous integration run.
 test-end-to-end: $(VENV)/installed
@@ -32,10 +40,12 @@ test-optimum: $(VENV)/installed
 	$(PIP) install 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.7' 'sentencepiece>=0.2'
 	$(PYTEST) $(wildcard tests/parity/test_onnx*.py)
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed style
+	$(VENV)/bin/mypy
+
+style: $(VENV)/dependencies
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
 
 # Installed as a user installs it and not in editable mode: only then the start-up hook is in place.
 $(VENV)/installed: $(VENV)/dependencies $(SOURCES)
