@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -290,9 +291,12 @@ def test_inference_free_queries_need_neither_torch_nor_transformers() -> None:
 
 
 def test_offline_a_hub_id_is_found_in_the_cache(tmp_path: Path) -> None:
-    """In a process of its own, since the hub's library reads its variables once."""
+    """In a process of its own, since the hub's library reads its variables once; an export, for it needs no torch."""
+    from tests.exports import exported
+
+    model = exported("llama_causal_tied")
     repository = tmp_path / "hub" / "models--some--model"
-    copied("llama_causal", repository / "snapshots" / ("0" * 40))
+    shutil.copytree(model, repository / "snapshots" / ("0" * 40))
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     code = (
@@ -301,6 +305,6 @@ def test_offline_a_hub_id_is_found_in_the_cache(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    expected = len(SparseEncoder.load(str(checkpoint("llama_causal"))).document_impacts(["the wing"])[0])
+    expected = len(SparseEncoder.load(str(model)).document_impacts(["the wing"])[0])
     assert done.stdout.strip() == str(expected), done.stderr
     assert done.stderr == ""
