@@ -46,7 +46,7 @@ LIBRARIES = (
 # A command's JVM lives for a second or two: the compiler that takes long to make code fast costs more than it saves.
 JVM_OPTIONS = ("-XX:TieredStopAtLevel=1",)
 # Variables that count when an interpreter or a library starts, which a fork has behind it.
-COUNT_AT_START = ("HF_", "OMP_NUM_THREADS", "PYTHON", "TRANSFORMERS_")
+COUNT_AT_START = ("HF_", "LANG", "LC_", "OMP_NUM_THREADS", "PYTHON", "TRANSFORMERS_")
 MADE_UP_FOR = ("PYTHONIOENCODING", "PYTHONPATH")
 
 ASK = """\

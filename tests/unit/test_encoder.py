@@ -11,6 +11,7 @@ import torch
 
 from pyserini_llm_sparse import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, LlmSparseError, UsageError
+from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from tests.checkpoints import TEXTS, change_json, checkpoint, copied
 
 MANY = [f"{text} {number} wing" for number in range(4) for text in TEXTS]
@@ -158,7 +159,7 @@ def test_overflow_is_an_error_and_not_an_empty_vector(value: float) -> None:
     own = SparseEncoder.load(str(checkpoint("qwen2_bidirectional")))
     with torch.inference_mode():
         own.engine.backbone.head_weight[7, 3] = value
-    with pytest.raises(DataError, match=r"not finite.*dtype float32"):
+    with pytest.raises(DataError, match=r"not finite.*lm_head"):
         own.document_impacts(TEXTS)
 
 
@@ -172,6 +173,7 @@ def test_one_string_is_not_a_list_of_letters(encoder: SparseEncoder) -> None:
 def test_every_message_is_one_line(tmp_path: Path) -> None:
     folder = copied("llama_causal", tmp_path / "model")
     change_json(folder / "config.json", model_type="unheard-of")
+    change_json(folder / SPEC_FILE, model_fingerprint="")
     own = SparseEncoder.load(str(folder))
     with pytest.raises(LlmSparseError) as caught:
         own.encode_documents(["wing"])

@@ -308,6 +308,7 @@ def test_a_model_that_the_fused_graph_cannot_express_is_refused(
 def test_a_window_of_attention_bounds_the_texts(tmp_path: Path) -> None:
     native(tmp_path / "model", "mistral", settings={"hidden_size": 64}, attention="causal", document_max_length=32)
     change_json(tmp_path / "model" / "config.json", sliding_window=40)
+    change_json(tmp_path / "model" / "encoding_spec.json", model_fingerprint="")
     export_model(str(tmp_path / "model"), tmp_path / "out")
     assert read_description(tmp_path / "out").positions == 40  # type: ignore[union-attr]
     with pytest.raises(DataError, match="a window of 40"):

@@ -10,7 +10,7 @@ import pytest
 from pyserini_llm_sparse.errors import DataError, LlmSparseError, ResourceError
 from pyserini_llm_sparse.files.corpus import corpus_files
 from pyserini_llm_sparse.files.walk import files_below
-from pyserini_llm_sparse.indexing.lucene.building import _encoded_ids
+from pyserini_llm_sparse.indexing.lucene.source import read_vectors
 from pyserini_llm_sparse.indexing.vectors.encode import _is_inside
 from pyserini_llm_sparse.plugin.patches.indexing import _view_without
 from pyserini_llm_sparse.regressions.run.models import dense_digest
@@ -38,7 +38,7 @@ NAMES = ["a.jsonl", "c.jsonl", "part/d.jsonl", "part/deep/b.jsonl"]
 def test_linked_files_and_folders_are_found_wherever_files_are_looked_for(linked: Path) -> None:
     expected = [linked / name for name in NAMES]
     assert files_below(linked) == corpus_files(linked) == [Path(part) for part in parts(str(linked))] == expected
-    assert _encoded_ids(linked)[0] == set("abcd")
+    assert read_vectors(linked).documents == set("abcd")
     view = _view_without(linked, [linked / "a.jsonl"])
     assert [path.relative_to(view).as_posix() for path in files_below(view)] == NAMES[1:]
 

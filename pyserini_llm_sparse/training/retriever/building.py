@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,11 @@ def starting_checkpoint(config: ModelConfig) -> Checkpoint:
         folder.require_causal(config.model)
     has_spec = folder.known is not None or folder.has_spec or folder.is_masked
     # A model that says how it attends goes on so, unless the run file says otherwise.
-    given = {} if has_spec and "attention" not in config.model_fields_set else {"attention": config.attention}
+    given: dict[str, Any] = {}
+    if not has_spec or "attention" in config.model_fields_set:
+        given["attention"] = config.attention
+    if not has_spec:
+        given["logit_scale"] = getattr(config, "logit_scale", 1.0)  # which the run file says
     return load_checkpoint(replace(named, overrides=given, trust_remote_code=trusted), folder)
 
 
