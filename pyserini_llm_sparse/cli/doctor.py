@@ -99,7 +99,11 @@ def run_checks(encoder: str) -> Iterator[Check]:
 
 
 def _python() -> Check:
-    return Check("Python", "OK", f"{sys.version.split()[0]} in {sys.prefix}; pyserini-llm-sparse {__version__}")
+    found = f"{sys.version.split()[0]} in {sys.prefix}; pyserini-llm-sparse {__version__}"
+    if sys.flags.optimize > 1:  # a choice that breaks another library, whose own error says nothing of it
+        remedy = "transformers reads docstrings: to load models, leave -OO and PYTHONOPTIMIZE=2 out"
+        return Check("Python", "--", f"{found}, without docstrings", remedy)
+    return Check("Python", "OK", found)
 
 
 def _hook() -> Check:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,7 @@ from pyserini_llm_sparse.cli.doctor import _onnx, judge_onnx
 from pyserini_llm_sparse.onnx.runtime.providers import CPU_PROVIDER, CUDA_PROVIDER, judge_cuda
 
 CPU_ONLY, WITH_CUDA = ["AzureExecutionProvider", CPU_PROVIDER], [CUDA_PROVIDER, CPU_PROVIDER]
+ROOT = Path(__file__).resolve().parents[2]
 BOTH = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -59,3 +63,13 @@ def test_the_line_is_about_what_is_installed_here() -> None:
     check = _onnx()
     assert check.found.startswith(f"{metadata.version('onnxruntime')} of onnxruntime")
     assert all(provider in check.found for provider in onnxruntime.get_available_providers())
+
+
+def test_an_interpreter_that_drops_docstrings_is_told() -> None:
+    """Under -OO transformers fails in an error of its own, which says nothing of the reason."""
+    code = "from pyserini_llm_sparse.cli.doctor import _python; check = _python(); print(check.state, check.remedy)"
+    said = [
+        subprocess.check_output([sys.executable, *flags, "-c", code], cwd=ROOT, text=True).strip()
+        for flags in ((), ("-OO",))
+    ]
+    assert said == ["OK", "-- transformers reads docstrings: to load models, leave -OO and PYTHONOPTIMIZE=2 out"]
