@@ -154,7 +154,7 @@ _FOREIGN = (
     _Row(("datasets",), ResourceError, "datasets: cannot give the data", "check the name, and the network"),
     _Row(("accelerate",), RunError, "accelerate: failed", "check its configuration"),
 )  # fmt: skip
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def explained(error: BaseException) -> LlmSparseError | None:
@@ -176,7 +176,7 @@ def explained(error: BaseException) -> LlmSparseError | None:
             return row.kind(f"{row.what}: {said}; {row.remedy}")
     if isinstance(error, OSError):
         where = error.filename or "a file"
-        full = error.errno in _FULL_DISK
+        full = error.errno in FULL_DISK
         remedy = "make room" if full else "check the path, and whether you may use it"
         return ResourceError(f"{where}: cannot be read or written: {error.strerror or said}; {remedy}")
     libraries = list(_libraries(error))

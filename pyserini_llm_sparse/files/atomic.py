@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from pyserini_llm_sparse.errors import ResourceError
+from pyserini_llm_sparse.errors import FULL_DISK, ResourceError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (*FULL_DISK, errno.EFBIG)
 
 
 @contextlib.contextmanager

@@ -9,12 +9,11 @@ from pathlib import Path
 import orjson
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.files.records import MAXIMUM_ID
 from pyserini_llm_sparse.files.walk import files_below
 from pyserini_llm_sparse.indexing.vectors.state import JobState, Manifest
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, find_sidecar, names_of_folder
-
-LONGEST_ID = 32_766  # bytes of UTF-8; Lucene refuses the document, and Anserini then loses those after it as well
 
 _AGAIN = "give the encode command again"
 
@@ -55,9 +54,9 @@ class EncodedVectors:
             self.postings += sum(impact >= 1 for impact in vector.values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{where}: not a vector: {error!r}; encode the corpus again") from error
-        if len(name.encode()) > LONGEST_ID:
+        if len(name.encode()) > MAXIMUM_ID:  # Lucene refuses the document, and Anserini loses those after it as well
             raise DataError(
-                f"{where}: id of {len(name.encode()):,} bytes, {name[:40]!r}...: Lucene takes at most {LONGEST_ID:,}; "
+                f"{where}: id of {len(name.encode()):,} bytes, {name[:40]!r}...: Lucene takes at most {MAXIMUM_ID:,}; "
                 "shorten it in the corpus and encode that again"
             )
         if name in self.documents:
