@@ -23,6 +23,7 @@ from pyserini_llm_sparse.files.atomic import atomic_file, disk_errors
 _logger = logging.getLogger(__name__)
 
 LOCK = "lock"  # name or suffix of files that are locked
+_ATTEMPTS = 10
 _LONGEST_VALUE = 200  # characters of a value in a message
 _UNREADABLE = (ValueError, TypeError, KeyError)  # what parsing raises; pydantic's and orjson's errors are ValueErrors
 
@@ -49,6 +50,7 @@ class Work:
         """
         self.output, self.folder, self.staging = output, folder, folder / staging
         self._lock = FileLock(folder / lock)
+        self._identity: os.stat_result | None = None  # of the lock's file, while it is held
 
     def take(self, look: Callable[[], None] = lambda: None) -> None:
         """Take the lock, and remove what a killed process left half-written.
@@ -60,7 +62,7 @@ class Work:
             RunError: Another process has the lock.
             ResourceError: The folder cannot be written to.
         """
-        _acquire(self._lock, self.output)
+        self._identity = _acquire(self._lock, self.output)
         try:
             with disk_errors(self.folder):
                 self.staging.mkdir(exist_ok=True)
@@ -71,9 +73,14 @@ class Work:
             self.release()
             raise
 
+    def is_there(self) -> bool:
+        """Tell whether the lock is still that of the folder, and not of one that another process has finished with."""
+        return self._identity is not None and _is(Path(self._lock.lock_file), self._identity)
+
     def release(self) -> None:
         """Give the lock back; what is finished stays for the next process."""
         self._lock.release(force=True)
+        self._identity = None
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file into the folder, whole or not at all.
@@ -228,13 +235,30 @@ def _reason(error: BaseException | None) -> str:
     return one_line(error) if error is not None else ""
 
 
-def _acquire(lock: FileLock, output: Path) -> None:
+def _acquire(lock: FileLock, output: Path) -> os.stat_result:
+    """Take a lock without waiting. Returns what its file is, to be recognised by."""
     path = Path(lock.lock_file)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(
-                f"{output}: another process is writing it: {path} is locked; wait for it, or choose another output"
-            ) from error
+        for _ in range(_ATTEMPTS):  # the last one to use the folder may remove it just before the lock is taken
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError), path.open("ab") as file:
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout as error:
+                    raise RunError(
+                        f"{output}: another process is writing it: {path} is locked; wait for it, or choose another "
+                        "output"
+                    ) from error
+                # Open, the file keeps its number to itself: the same before and after is the one that was locked.
+                identity = os.fstat(file.fileno())
+                if _is(path, identity):
+                    return identity
+                lock.release(force=True)
+    raise RunError(f"{path}: cannot be locked: other processes keep removing it; give the same command again")
+
+
+def _is(path: Path, identity: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), identity)
+    except FileNotFoundError:
+        return False

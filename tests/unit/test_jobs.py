@@ -264,6 +264,35 @@ def test_a_shard_that_ends_second_may_find_no_folder_for_its_lock(
     assert found is not None and found.documents == COUNT
 
 
+def test_a_shard_that_comes_while_the_others_end_the_job_neither_fails_nor_opens_it_again(
+    encoder: SparseEncoder,
+    corpus: Path,
+    tmp_path: Path,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All is done but the end, as after a failure of another shard; the last of them gets there first."""
+    (tmp_path / "late").mkdir()
+    output = tmp_path / "late" / "vectors"
+    run(encoder, corpus, output, shard_id=0, shard_num=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(JobState, "finish", lambda self, identity, count: None)
+        run(encoder, corpus, output, shard_id=1, shard_num=2)
+    take_over = JobState._take_over
+    ended: list[bool | None] = []
+
+    def slow(self: JobState, identity: Any) -> None:
+        if not ended:
+            ended.append(None)
+            ended[0] = run(encoder, corpus, output, shard_id=1, shard_num=2).finished
+        take_over(self, identity)
+
+    monkeypatch.setattr(JobState, "_take_over", slow)
+    assert run(encoder, corpus, output, shard_id=0, shard_num=2).finished
+    assert ended == [True]
+    assert content(output) == expected
+
+
 def test_two_writers_of_one_shard_are_refused(encoder: SparseEncoder, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "vectors.unfinished").mkdir()
     with (

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from pydantic import BaseModel
 
 from pyserini_llm_sparse.errors import DataError, RunError, SpecMismatchError
@@ -172,3 +174,26 @@ def test_another_identity_is_refused_with_each_difference(
         f"{tmp_path}: was begun with other settings or data: {'; '.join(said)}; restore them, choose another output, "
         "or give --overwrite to start again"
     )
+
+
+def test_a_lock_that_goes_with_its_folder_is_not_taken_for_the_one_that_others_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process ends its work between the moment that this one opens the lock and the moment that it has it."""
+    acquire, vanished = FileLock.acquire, []
+
+    def late(self: FileLock, *arguments: Any, **options: Any) -> Any:
+        if not vanished:
+            vanished.append(self.lock_file)
+            shutil.rmtree(Path(self.lock_file).parent)
+            Path(self.lock_file).parent.mkdir()
+        return acquire(self, *arguments, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    work = opened(tmp_path)
+    work.take()
+    assert vanished and work.is_there()
+    with pytest.raises(RunError, match="another process is writing it"):
+        opened(tmp_path).take()
+    work.remove()
+    assert not work.is_there()

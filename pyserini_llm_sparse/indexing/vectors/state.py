@@ -10,6 +10,7 @@ Beside the output folder ``vectors`` (never in it, for Lucene reads every file t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -76,6 +77,10 @@ class Manifest(BaseModel):
     parts: tuple[Part, ...]
 
 
+class _EndedMeanwhileError(Exception):
+    """Other processes have ended the job while this one was waiting to join it."""
+
+
 class JobState:
     """The files of one job. Several processes may work on different shards of it at once."""
 
@@ -121,7 +126,8 @@ class JobState:
         self._require_vectors_only()
         with disk_errors(self.output):
             self.output.mkdir(parents=True, exist_ok=True)
-        self._work.take(lambda: self._take_over(identity))
+        while not self._joined(identity):
+            pass
 
     def start_again(self) -> None:
         """Remove what the output holds, before one process or several write it anew.
@@ -162,11 +168,13 @@ class JobState:
         try:
             with self._job_lock:
                 manifest = self.manifest() or self._whole(identity, window_count)
+                if manifest is not None:
+                    self.clear()  # with the lock: a process that has just come must not open the job again meanwhile
         except FileNotFoundError:
             manifest = self.manifest()
             if manifest is None:
                 raise
-        if manifest is not None:
+        if manifest is not None and os.name == "nt":  # which does not remove the lock while it is held
             self.clear()
         return manifest
 
@@ -178,8 +186,20 @@ class JobState:
         """Tell whether the files of a finished job are there with the recorded content."""
         return all(self._has_file(part) for part in manifest.parts)
 
+    def _joined(self, identity: JobIdentity) -> bool:
+        """Join the job; False if others have ended it meanwhile, and removed the folder with the locks."""
+        try:
+            self._work.take(lambda: self._take_over(identity))
+        except _EndedMeanwhileError:
+            return False
+        return True
+
     def _take_over(self, identity: JobIdentity) -> None:
-        with self._job_lock:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError):  # there is no folder for the job's lock any more
+                stack.enter_context(self._job_lock)
+            if not self._work.is_there():
+                raise _EndedMeanwhileError
             self._join(identity)
         self.parts = {part.window: part for part in self._recorded() if self._intact(part)}
 
