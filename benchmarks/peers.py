@@ -39,9 +39,14 @@ def loop(model: str, threads: int, device: str = "cpu", dtype: str = "float32") 
         for start in range(0, len(texts), BATCH):
             with_bos = [f"{tokenizer.bos_token}{text}" for text in texts[start : start + BATCH]]
             inputs = tokenizer(
-                with_bos, padding=True, truncation=True, max_length=LENGTH, add_special_tokens=False,
-                return_tensors="pt", return_token_type_ids=False,
-            ).to(device)  # fmt: skip
+                with_bos,
+                padding=True,
+                truncation=True,
+                max_length=LENGTH,
+                add_special_tokens=False,
+                return_tensors="pt",
+                return_token_type_ids=False,
+            ).to(device)
             logits = network(**inputs).logits
             weights = (torch.log1p(torch.relu(logits)) * inputs["attention_mask"][:, :, None]).amax(1)
             for row in weights.float().cpu().numpy():
@@ -69,10 +74,14 @@ def sentence_transformers_encoder(model: str, threads: int, device: str = "cpu")
     folder = str(SparseEncoder.load(model).checkpoint.folder)
     head = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).lm_head
     dense = Dense(
-        head.in_features, head.out_features, bias=False, activation_function=torch.nn.Identity(),
-        init_weight=head.weight.detach(), module_input_name="token_embeddings",
+        head.in_features,
+        head.out_features,
+        bias=False,
+        activation_function=torch.nn.Identity(),
+        init_weight=head.weight.detach(),
+        module_input_name="token_embeddings",
         module_output_name="token_embeddings",
-    )  # fmt: skip
+    )
     return Theirs(modules=[Transformer(folder, max_seq_length=LENGTH), dense, SpladePooling("max")], device=device)
 
 

@@ -43,11 +43,19 @@ def random_llama(folder: Path, shape: list[int], texts: list[str], dtype: str = 
     torch.manual_seed(7)
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocabulary, hidden_size=width, intermediate_size=feed_forward, num_hidden_layers=layers,
-            num_attention_heads=width // 64, num_key_value_heads=width // 64, max_position_embeddings=1024,
-            tie_word_embeddings=False, bos_token_id=2, eos_token_id=3, pad_token_id=0,
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=feed_forward,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 64,
+            num_key_value_heads=width // 64,
+            max_position_embeddings=1024,
+            tie_word_embeddings=False,
+            bos_token_id=2,
+            eos_token_id=3,
+            pad_token_id=0,
         )
-    ).eval()  # fmt: skip
+    ).eval()
     # One dimension is nearly the same in all states: the head reads a threshold from it.
     model.model.embed_tokens.weight.data[:, 0] = 0.5 * width**0.5
     with torch.inference_mode():
@@ -84,12 +92,15 @@ def random_bert(folder: Path, model: str, texts: list[str] | None = None, terms:
     torch.manual_seed(7)
     bert = BertForMaskedLM(
         BertConfig(
-            vocab_size=shape.vocab_size, hidden_size=shape.hidden_size, num_hidden_layers=shape.num_hidden_layers,
+            vocab_size=shape.vocab_size,
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.num_hidden_layers,
             # Two matrices instead of three.
-            intermediate_size=shape.intermediate_size * 3 // 2, num_attention_heads=shape.num_attention_heads,
+            intermediate_size=shape.intermediate_size * 3 // 2,
+            num_attention_heads=shape.num_attention_heads,
             max_position_embeddings=max(512, shape.max_position_embeddings),
         )
-    ).eval()  # fmt: skip
+    ).eval()
     bias = -1.5  # random logits have a spread of about .5
     if texts:
         with torch.inference_mode():

@@ -90,8 +90,10 @@ def main() -> None:
     topics = prepared_topics(options)
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {
-            "PYSERINI_LLM_SPARSE_CACHE": folder, "OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
+            "PYSERINI_LLM_SPARSE_CACHE": folder,
+            "OMP_NUM_THREADS": str(options.threads),
+            "HF_HUB_OFFLINE": "1",
+        }
         bert = Path(folder) / "splade-random"
         if PEER in options.ways:
             random_bert(bert, options.model, read_queries(topics, 16))

@@ -54,9 +54,14 @@ def main() -> None:
     log.setLevel(logging.INFO)
     work: Path = arguments.output
     prepare(
-        arguments.data, SOURCES, work, pairs=arguments.steps * BATCH, dev_documents=1500, dev_queries=300,
+        arguments.data,
+        SOURCES,
+        work,
+        pairs=arguments.steps * BATCH,
+        dev_documents=1500,
+        dev_queries=300,
         vocabulary=None,
-    )  # fmt: skip
+    )
     examples = with_negatives(work, NEGATIVES)
     sets = [DevelopmentSet.load(work / DEV_FOLDER)]
     sets += [DevelopmentSet.load(folder, split="test") for folder in arguments.collections]

@@ -102,9 +102,13 @@ def _count_equal_terms(model: LlamaForCausalLM) -> None:
 
 @torch.no_grad()
 def fit_head(
-    model: LlamaForCausalLM, table: Tensor, texts: Sequence[np.ndarray], own_weights: Tensor,
-    targets: ExpansionTargets, reader: nn.Linear,
-) -> None:  # fmt: skip
+    model: LlamaForCausalLM,
+    table: Tensor,
+    texts: Sequence[np.ndarray],
+    own_weights: Tensor,
+    targets: ExpansionTargets,
+    reader: nn.Linear,
+) -> None:
     """Let the head read each term's own weight at its positions, and all terms' targets from the state at BOS.
 
     Args:

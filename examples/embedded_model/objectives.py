@@ -83,9 +83,15 @@ def signed_weights(logits: Tensor) -> Tensor:
 
 
 def retrieval_loss(
-    logits: Tensor, stray: Tensor, sampled: Tensor, table: Tensor, initial_table: Tensor, temperature: Tensor,
-    batch: Batch, weights: Weights,
-) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+    logits: Tensor,
+    stray: Tensor,
+    sampled: Tensor,
+    table: Tensor,
+    initial_table: Tensor,
+    temperature: Tensor,
+    batch: Batch,
+    weights: Weights,
+) -> tuple[Tensor, dict[str, float]]:
     """Return the loss of a batch and its parts.
 
     Args:

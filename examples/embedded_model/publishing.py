@@ -68,9 +68,13 @@ def even_out(model: LlamaForCausalLM, texts: Sequence[np.ndarray]) -> None:
 
 
 def publish(
-    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, spec: EncodingSpec, table: Tensor,
+    folder: Path,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    spec: EncodingSpec,
+    table: Tensor,
     texts: Sequence[np.ndarray],
-) -> EncodingSpec:  # fmt: skip
+) -> EncodingSpec:
     """Write the checkpoint; the model that is passed stays as it is. Returns the spec with its fingerprint."""
     saved = copy.deepcopy(model)
     even_out(saved, texts)

@@ -78,9 +78,13 @@ def train_tokenizer(
     pieces = dict.fromkeys([*SPECIAL, *usable, *(piece for piece, _ in counts.most_common())])
     vocabulary = {piece: number for number, piece in enumerate(islice(pieces, vocabulary_size))}
     return PreTrainedTokenizerFast(
-        tokenizer_object=word_pieces(vocabulary), bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNKNOWN,
+        tokenizer_object=word_pieces(vocabulary),
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
         model_max_length=longest,
-    )  # fmt: skip
+    )
 
 
 def _parts(texts: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -89,9 +89,14 @@ def prepare_tokenizer(
 
 
 def expansion_targets(
-    queries: Sequence[np.ndarray], query_embeddings: np.ndarray, document_embeddings: np.ndarray, table: np.ndarray,
-    alone: np.ndarray, terms: float, scale: float,
-) -> ExpansionTargets:  # fmt: skip
+    queries: Sequence[np.ndarray],
+    query_embeddings: np.ndarray,
+    document_embeddings: np.ndarray,
+    table: np.ndarray,
+    alone: np.ndarray,
+    terms: float,
+    scale: float,
+) -> ExpansionTargets:
     """Fit the term vectors to the embedded queries, and set the threshold that leaves so many terms on average."""
     vectors, explained = fit_term_vectors(queries, query_embeddings.astype(np.float32), table, alone)
     logger.info("bags of words explain %.3f of the variance of the query embeddings", explained)
@@ -103,9 +108,14 @@ def expansion_targets(
 
 
 def healed_model(
-    folder: Path, passages: Embedded, queries: Embedded, tokenizer: PreTrainedTokenizerFast, teacher: Teacher,
-    some: list[np.ndarray], options: argparse.Namespace,
-) -> tuple[LlamaForCausalLM, torch.nn.Linear]:  # fmt: skip
+    folder: Path,
+    passages: Embedded,
+    queries: Embedded,
+    tokenizer: PreTrainedTokenizerFast,
+    teacher: Teacher,
+    some: list[np.ndarray],
+    options: argparse.Namespace,
+) -> tuple[LlamaForCausalLM, torch.nn.Linear]:
     """Convert the encoder and distil it, or take what an earlier start of this run has got there.
 
     Returns:
@@ -131,9 +141,13 @@ class DevelopmentTest:
     """Measures a student on the held-out queries, beside BM25 over the same terms."""
 
     def __init__(
-        self, development: Development, tokenizer: PreTrainedTokenizerFast, idf: np.ndarray, stop_words: np.ndarray,
+        self,
+        development: Development,
+        tokenizer: PreTrainedTokenizerFast,
+        idf: np.ndarray,
+        stop_words: np.ndarray,
         longest: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.collection = development_collection(development)
         self.documents, self.queries = tokenized(tokenizer, self.collection)
         self.stop_words, self.longest = stop_words, longest
@@ -190,9 +204,14 @@ def main() -> None:
     passages = Embedded([documents[row] for row in rows], document_embeddings[rows])
     asked = Embedded([queries[row] for row in rows], query_embeddings[rows])
     targets = expansion_targets(
-        asked.texts, asked.embeddings, passages.embeddings, table.numpy(),
-        embedded_terms(teacher, tokenizer).numpy(), options.expansion_terms, options.expansion_scale,
-    )  # fmt: skip
+        asked.texts,
+        asked.embeddings,
+        passages.embeddings,
+        table.numpy(),
+        embedded_terms(teacher, tokenizer).numpy(),
+        options.expansion_terms,
+        options.expansion_scale,
+    )
     some = [ids[: options.longest - 1] for ids in passages.texts[:CONVERSION_TEXTS]]
     model, reader = healed_model(options.output, passages, asked, tokenizer, teacher, some, options)
     average_length = float(np.mean([min(len(ids), options.longest - 1) for ids in documents]))
@@ -206,14 +225,25 @@ def main() -> None:
 
     weights = Weights(**{name: getattr(options, f"weight_{name}") for name in vars(Weights())})
     settings = Settings(
-        batch=options.batch, longest=options.longest, layer_rate=options.layer_rate,
-        embedding_rate=options.embedding_rate, head_rate=options.head_rate, seed=options.seed, weights=weights,
-    )  # fmt: skip
+        batch=options.batch,
+        longest=options.longest,
+        layer_rate=options.layer_rate,
+        embedding_rate=options.embedding_rate,
+        head_rate=options.head_rate,
+        seed=options.seed,
+        weights=weights,
+    )
     train(
-        student, TrainingSet(pairs, queries, documents, query_embeddings, document_embeddings, rows, targets),
-        average_length, settings,
-        Budget(options.minutes, options.steps), options.output, test, options.evaluate_minutes, options.resume,
-    )  # fmt: skip
+        student,
+        TrainingSet(pairs, queries, documents, query_embeddings, document_embeddings, rows, targets),
+        average_length,
+        settings,
+        Budget(options.minutes, options.steps),
+        options.output,
+        test,
+        options.evaluate_minutes,
+        options.resume,
+    )
     student.eval()
     result = test(student)
     logger.info("development at the end: %s", result)

@@ -97,9 +97,16 @@ def parameter_groups(student: Student, settings: Settings) -> list[dict[str, Any
 
 
 def train(
-    student: Student, training: TrainingSet, average_length: float, settings: Settings, budget: Budget, folder: Path,
-    evaluate: Callable[[Student], dict[str, float]] | None, evaluate_minutes: float, resume: bool,
-) -> None:  # fmt: skip
+    student: Student,
+    training: TrainingSet,
+    average_length: float,
+    settings: Settings,
+    budget: Budget,
+    folder: Path,
+    evaluate: Callable[[Student], dict[str, float]] | None,
+    evaluate_minutes: float,
+    resume: bool,
+) -> None:
     """Train until the budget is used; the state is written to `folder` from time to time and at the end."""
     optimizer = torch.optim.AdamW(parameter_groups(student, settings), lr=0.0, betas=(0.9, 0.98))
     state_file = folder / "state.pt"
@@ -122,9 +129,15 @@ def train(
         sampled = terms[torch.randperm(len(terms), generator=generator)[: settings.sampled_terms]]
         logits, stray = training_logits(student.model, texts, settings.longest, sampled)
         loss, parts = retrieval_loss(
-            logits, stray, sampled, student.table(), student.initial_table, student.log_temperature.exp(), batch,
+            logits,
+            stray,
+            sampled,
+            student.table(),
+            student.initial_table,
+            student.log_temperature.exp(),
+            batch,
             settings.weights,
-        )  # fmt: skip
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), CLIP)

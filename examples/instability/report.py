@@ -117,10 +117,14 @@ def plot(runs: dict[tuple[Setting, str], list[list[dict[str, Any]]]], settings: 
                     points = [(line["step"], line[name]) for line in log if line.get(name) is not None]
                     if points:
                         axis.plot(
-                            *zip(*points, strict=True), color=colour, linewidth=1.1, alpha=0.85,
-                            marker="o" if name.startswith("eval") else None, markersize=3,
+                            *zip(*points, strict=True),
+                            color=colour,
+                            linewidth=1.1,
+                            alpha=0.85,
+                            marker="o" if name.startswith("eval") else None,
+                            markersize=3,
                             label=shown if number == 0 else None,
-                        )  # fmt: skip
+                        )
             if name.endswith("active_terms"):
                 axis.set_yscale("symlog", linthresh=1)
                 axis.set_ylim(bottom=0)
@@ -140,9 +144,10 @@ def plot(runs: dict[tuple[Setting, str], list[list[dict[str, Any]]]], settings: 
             for side in ("top", "right"):
                 axis.spines[side].set_visible(False)
         axes[0][column].set_title(
-            f"learning rate {setting.learning_rate:g}\nFLOPs weight {setting.flops_weight:g}", fontsize=9.5,
+            f"learning rate {setting.learning_rate:g}\nFLOPs weight {setting.flops_weight:g}",
+            fontsize=9.5,
             loc="left",
-        )  # fmt: skip
+        )
         axes[-1][column].set_xlabel("optimiser steps", fontsize=9, color="#333333")
     handles: dict[str, Any] = {}
     for axis in axes[0]:

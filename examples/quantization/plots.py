@@ -69,14 +69,22 @@ def _documents(axis: Any, points: list[Figures]) -> None:
             drawn = [place[:2] for place in own] + (everything if method != "impact bits" else [])
             if drawn:
                 axis.plot(
-                    *zip(*drawn, strict=True), STYLES[encoder], color=colour, linewidth=1.4, marker=MARKERS[encoder],
+                    *zip(*drawn, strict=True),
+                    STYLES[encoder],
+                    color=colour,
+                    linewidth=1.4,
+                    marker=MARKERS[encoder],
                     markersize=3.5,
-                )  # fmt: skip
+                )
             for size, value, kept in (own[0], own[-1]) if own and encoder == QUERY_ENCODERS[0] else ():
                 axis.annotate(
-                    f"{kept}{UNITS[method]}", (size, value), textcoords="offset points", xytext=(3, -9), fontsize=7,
+                    f"{kept}{UNITS[method]}",
+                    (size, value),
+                    textcoords="offset points",
+                    xytext=(3, -9),
+                    fontsize=7,
                     color=colour,
-                )  # fmt: skip
+                )
         for place in everything:
             axis.plot(*place, "*", color="#000000", markersize=8)
     axis.set_xlim(left=0)
@@ -88,9 +96,13 @@ def _queries(axis: Any, points: list[Figures]) -> None:
         places = sorted((point["terms"], point[NDCG]) for point in points if point["method"] == encoder)
         if places:
             axis.plot(
-                *zip(*places, strict=True), STYLES[encoder], color=METHODS["top-k"], linewidth=1.4,
-                marker=MARKERS[encoder], markersize=4.5,
-            )  # fmt: skip
+                *zip(*places, strict=True),
+                STYLES[encoder],
+                color=METHODS["top-k"],
+                linewidth=1.4,
+                marker=MARKERS[encoder],
+                markersize=4.5,
+            )
     axis.set_xscale("log")
     axis.set_xticks(TERMS, [str(terms) for terms in TERMS])
     axis.minorticks_off()

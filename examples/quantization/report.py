@@ -79,9 +79,11 @@ def table(precisions: Precisions, pruning: Pruning, settings: Figures) -> str:
     for name, figures in pruning.items():
         lines += [_row(pruning_cells(name, point)) for point in figures["documents"]]
     lines += [
-        "", "## Pruning of queries", "",
+        "",
+        "## Pruning of queries",
+        "",
         *_header(("collection", "queries", "terms kept, at most", "terms", *MEASURES)),
-    ]  # fmt: skip
+    ]
     for name, figures in pruning.items():
         for point in figures["queries"]:
             values = [f"{point[measure]:.4f}" for measure in MEASURES]
@@ -118,8 +120,13 @@ def pruning_cells(name: str, point: Figures) -> list[str]:
     ]
     left = UNITS.get(point["method"], "{}").format(point["value"])
     return [
-        name, point["method"], left, f"{point['terms']:.0f}", f"{point['index bytes per document']:,.0f}", *measured,
-    ]  # fmt: skip
+        name,
+        point["method"],
+        left,
+        f"{point['terms']:.0f}",
+        f"{point['index bytes per document']:,.0f}",
+        *measured,
+    ]
 
 
 def _pruning_header() -> list[str]:

@@ -93,9 +93,15 @@ def _train(run: Run, work: Path, examples: Path, budget: float) -> None:
     start = work / "starts" / f"{run.size.name}-seed{run.seed}"
     size = run.size
     random_llama(
-        start, work / TOKENIZER_FOLDER, layers=size.layers, hidden=size.hidden, feed_forward=size.feed_forward,
-        heads=size.heads, tied=True, seed=run.seed,
-    )  # fmt: skip
+        start,
+        work / TOKENIZER_FOLDER,
+        layers=size.layers,
+        hidden=size.hidden,
+        feed_forward=size.feed_forward,
+        heads=size.heads,
+        tied=True,
+        seed=run.seed,
+    )
     steps = run.steps(budget)
     both = run.objective == "CL+KD"
     report = retrieve(
