@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError
 from pyserini_llm_sparse.indexing.lucene.index_spec import require_index_spec, write_index_spec
 from pyserini_llm_sparse.modelling.names import EMBEDDED, SPEC_FILE
-from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, same_model, sidecar
+
+NAMES = ("prefix", "max_length", "top_k")
 
 
 def test_a_saved_spec_is_read_back_equal(tmp_path: Path) -> None:
@@ -31,6 +33,70 @@ def test_the_digest_follows_each_field() -> None:
     assert spec.digest() == EncodingSpec(attention="causal").digest()
     changes = {"attention": "echo", "logit_scale": 0.5, "add_bos": False, "document_top_k": 64, "impact_factor": 51.2}
     assert len({spec.digest()} | {spec.replace(**{field: value}).digest() for field, value in changes.items()}) == 6
+
+
+def test_what_a_file_leaves_out_means_the_same_for_ever() -> None:
+    """A model's vectors depend on it: with another default, the files that are out there would mean other vectors."""
+    assert EncodingSpec(attention="causal").model_dump() == {
+        "version": 1,
+        "attention": "causal",
+        "query_encoder": "model",
+        "query_term_counts": False,
+        "logit_scale": 1.0,
+        "add_bos": True,
+        "add_eos": False,
+        "query_prefix": "",
+        "document_prefix": "",
+        "query_max_length": 64,
+        "document_max_length": 256,
+        "pooled_span": "all",
+        "excluded_token_ids": (),
+        "activation": "log1p_relu",
+        "query_top_k": None,
+        "document_top_k": None,
+        "impact_factor": 100.0,
+        "impact_maximum": 65535,
+        "term_naming": "token",
+        "model_fingerprint": "",
+    }
+
+
+def test_a_digest_is_the_same_in_each_process_and_version() -> None:
+    digest = "7e2c8c1ca98d049f086560ec49ea801082c647d78bd7d20e79562e813db929c1"
+    assert EncodingSpec(attention="causal").digest() == digest
+    assert EncodingSpec.model_validate_json('{"attention": "causal", "version": 1}').digest() == digest
+
+
+def test_queries_and_documents_have_their_own_prefix_length_and_top_k() -> None:
+    sides = {"query": ("q: ", 8, 3), "document": ("d: ", 9, 4)}
+    values = {
+        f"{side}_{name}": value for side, values in sides.items() for name, value in zip(NAMES, values, strict=True)
+    }
+    spec = EncodingSpec(attention="causal", **values)
+    assert (spec.prefix("query"), spec.max_length("query"), spec.top_k("query")) == sides["query"]
+    assert (spec.prefix("document"), spec.max_length("document"), spec.top_k("document")) == sides["document"]
+
+
+@pytest.mark.parametrize("field", ["query_max_length", "document_max_length", "impact_maximum", "query_top_k"])
+def test_one_is_the_least_that_a_length_or_a_limit_may_be(field: str) -> None:
+    assert getattr(EncodingSpec(attention="causal").replace(**{field: 1}), field) == 1
+    with pytest.raises(DataError, match=f"{field}: Input should be greater than or equal to 1"):
+        EncodingSpec(attention="causal").replace(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("sha256:1+2", "sha256:1+2", True),
+        ("sha256:1+2", "sha256:1+3", False),
+        ("sha256:1+2", "sha256:4+2", False),
+        ("sha256:1", "sha256:1+2", True),  # version 0.1 wrote the first part alone
+        ("sha256:1+2", "sha256:1", True),
+        ("sha256:1", "sha256:2+2", False),
+    ],
+)
+def test_fingerprints_name_the_same_model_in_each_part_that_both_have(one: str, other: str, same: bool) -> None:
+    assert same_model(one, other) is same
 
 
 @pytest.mark.parametrize(
