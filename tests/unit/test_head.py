@@ -100,7 +100,8 @@ def test_a_text_alone_gives_what_it_gives_in_a_batch(blocks):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("with_gradient", [False, True])
-def test_half_precision_gives_float32_of_the_exact_products(dtype, with_gradient):
+def test_half_precision_gives_float32_of_the_exact_products(dtype, with_gradient, monkeypatch):
+    monkeypatch.setattr(head, "_multiplies_bfloat16", lambda: False)
     hidden, weight, mask, bias = example(dtype=dtype)
     exact = naive(hidden.double(), weight.double(), mask, bias.double())
     weight.requires_grad_(with_gradient)
@@ -110,6 +111,25 @@ def test_half_precision_gives_float32_of_the_exact_products(dtype, with_gradient
     if with_gradient:
         result.sum().backward()
         assert weight.grad.dtype == dtype
+
+
+def test_a_processor_with_products_in_bfloat16_is_off_by_one_rounding(blocks, monkeypatch):
+    monkeypatch.setattr(head, "_multiplies_bfloat16", lambda: True)
+    hidden, weight, mask, _ = example(sequence=50, width=64, vocabulary=600, dtype=torch.bfloat16)
+    exact = naive(hidden.double(), weight.double(), mask)
+    ours = [tensor.clone().requires_grad_() for tensor in (hidden, weight)]
+    result = head.max_logits(*ours, mask)
+    assert result.dtype == torch.float32
+    assert not torch.allclose(result.double(), exact, atol=1e-5, rtol=1e-5), "was widened"
+    torch.testing.assert_close(result.double(), exact, atol=0, rtol=2**-8)
+    # What flows back is exact for the position that won, and another one wins only where both round to one number.
+    won = (hidden.double() @ weight.double().T).masked_fill(~mask[:, :, None], -torch.inf)
+    texts = torch.arange(len(hidden))[mask.any(1)]
+    for text in texts:
+        chosen = torch.autograd.grad(head.max_logits(ours[0][text, None], ours[1], mask[text, None])[0, 7], ours[0])[0]
+        position = chosen[text].abs().sum(1).argmax()
+        torch.testing.assert_close(won[text, position, 7], exact[text, 7], atol=0, rtol=2**-7)
+        torch.testing.assert_close(chosen[text, position], weight[7])
 
 
 def test_float32_is_within_1e_5_of_float64():
