@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, export, index, regress, search, train
+from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, export, index, push, regress, search, train
 from pyserini_llm_sparse.cli.console import PROGRAM, examples, say
 from pyserini_llm_sparse.errors import (
     TRACEBACK,
@@ -48,7 +48,7 @@ app = typer.Typer(
     context_settings=_SETTINGS,
     epilog=examples("encode --corpus corpus.jsonl --output vectors"),
 )
-for module in (encode, encode_queries, index, search, explain, export, regress, doctor):
+for module in (encode, encode_queries, index, search, explain, export, regress, push, doctor):
     app.command(module.NAME, help=module.HELP, epilog=examples(*module.EXAMPLES), context_settings=_SETTINGS)(
         module.command
     )

@@ -30,6 +30,7 @@ def test_all_documented_commands_are_there() -> None:
         "explain",
         "export",
         "index",
+        "push",
         "regress",
         "search",
         "train",
