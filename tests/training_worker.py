@@ -19,6 +19,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import save_file
 
 from pyserini_llm_sparse.training.loop.trainer import RetrievalTrainer
+from tests import training_runs
 from tests.training_runs import FirstGradient, logged, run_config, trainer
 
 LORA = {"lora_rank": 4, "lora_dropout": 0.0}
@@ -88,10 +89,28 @@ def end_with_the_best(folder: Path, models: dict[str, str]) -> None:
     run.accelerator.wait_for_everyone()
 
 
+def note_what_is_loaded(folder: Path) -> None:
+    """Have each process write down the size of the backbone's weights as they were loaded; 0 if they were not."""
+    build = training_runs.build_model
+
+    def noted(*arguments: Any) -> Any:
+        model = build(*arguments)
+        loaded = {name: parameter for name, parameter in model.named_parameters() if "lora_" not in name}
+        size = sum(float(parameter.detach().abs().sum()) for parameter in loaded.values())
+        (folder / f"loaded-by-{os.environ['RANK']}.json").write_text(json.dumps(size))
+        training_runs.build_model = build
+        return model
+
+    training_runs.build_model = noted
+
+
 def main(results: Path, names: list[str]) -> None:
     models = json.loads((results / "models.json").read_text())
     for name in names:
         folder = results / name
+        os.environ.pop("ACCELERATE_USE_FSDP", None)
+        folder.mkdir(exist_ok=True)
+        note_what_is_loaded(folder)
         kind = ShardedOnCpu if name.startswith("fsdp") else RetrievalTrainer
         first = FirstGradient()
         config = settings(name, int(os.environ["WORLD_SIZE"]), folder, models)

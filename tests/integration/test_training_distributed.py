@@ -62,6 +62,16 @@ def test_the_model_is_sharded_by_layers_where_fsdp_is_asked_for(results: Path) -
     assert facts(results, "plain")["modules"][0] == "DistributedDataParallel"
 
 
+def test_a_model_that_is_sharded_is_read_by_one_process_alone(results: Path) -> None:
+    """Else each of a machine's processes would hold all of it, 32 GB for 8 billion parameters."""
+
+    def loaded(name: str) -> list[float]:
+        return [json.loads((results / name / f"loaded-by-{rank}.json").read_text()) for rank in range(2)]
+
+    assert loaded("fsdp-lora")[0] != loaded("fsdp-lora")[1]
+    assert loaded("plain")[0] == loaded("plain")[1] > 0
+
+
 def test_a_sharded_run_ends_with_its_best_checkpoint(results: Path) -> None:
     finished = load_file(results / BEST / "weights.safetensors")
     for step, is_best in ((2, True), (4, False)):

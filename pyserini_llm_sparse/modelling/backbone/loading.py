@@ -99,7 +99,9 @@ def load_trainable_backbone(
         LlmSparseError: As `load_backbone` says.
     """
     require_transformers(LEAST_TRANSFORMERS_TO_TRAIN, "training")
-    model = _load_model(Path(base or path), attention, DTYPES[dtype], trust_remote_code, attention_implementation)
+    options = (Path(base or path), attention, DTYPES[dtype], trust_remote_code, attention_implementation)
+    # An adapter may change shapes, which are known only when it has been merged.
+    model = _outline(*options) if base is None and _is_given_its_shards() else _load_model(*options)
     if base is not None:
         model = merge_adapter(model, Path(path))
     backbone = Backbone(model.eval(), attention)
@@ -109,10 +111,16 @@ def load_trainable_backbone(
     return backbone
 
 
+def _is_given_its_shards() -> bool:
+    """Tell whether another process of this machine loads the weights, for FSDP, and gives each its shards."""
+    asked = [os.environ.get(name, "") for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")]
+    return all(one.lower() in ("1", "true") for one in asked) and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
 def _is_whole(model: PreTrainedModel) -> bool:
     """Tell whether this process holds the weights: FSDP and ZeRO-3 may load them elsewhere, or in parts."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and os.environ.get("LOCAL_RANK", "0") != "0":
-        return os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "").lower() not in ("1", "true")
+    if _is_given_its_shards():
+        return False
     return all(parameter.numel() and not parameter.is_meta for parameter in model.parameters())
 
 
@@ -125,6 +133,30 @@ def require_transformers(least: tuple[int, int] = LEAST_TRANSFORMERS, need: str 
     require_version("transformers", transformers.__version__, least, need)
 
 
+def _outline(
+    path: Path, attention: Attention, dtype: torch.dtype, trust_remote_code: bool, attention_implementation: str | None
+) -> PreTrainedModel:
+    """Return the model of a directory with weights that were never written to, and so take no memory."""
+    from accelerate import init_empty_weights
+
+    config, family = _config_and_family(path, attention, trust_remote_code)
+    with init_empty_weights(include_buffers=False):
+        model: PreTrainedModel = family.from_config(
+            config, dtype=dtype, trust_remote_code=trust_remote_code, attn_implementation=attention_implementation
+        )
+    model._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)
+    model.tie_weights()
+    set_attention(model, attention)
+    return model
+
+
+def _config_and_family(path: Path, attention: Attention, trust_remote_code: bool) -> tuple[Any, Any]:
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    config.is_causal = attention != "bidirectional"
+    read_rope_parameters(config)
+    return config, AutoModelForMaskedLM if is_masked(config.to_dict()) else AutoModelForCausalLM
+
+
 def _load_model(
     path: Path,
     attention: Attention,
@@ -134,11 +166,8 @@ def _load_model(
 ) -> PreTrainedModel:
     """Load the model of a directory, all of its weights or none."""
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-        config.is_causal = attention != "bidirectional"
-        read_rope_parameters(config)
+        config, family = _config_and_family(path, attention, trust_remote_code)
         with quiet():
-            family: Any = AutoModelForMaskedLM if is_masked(config.to_dict()) else AutoModelForCausalLM
             pair: Any = family.from_pretrained(
                 path,
                 config=config,

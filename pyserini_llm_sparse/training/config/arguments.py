@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,12 +70,19 @@ def training_arguments(config: ModelConfig, run_folder: str | Path, *, evaluates
         "accelerator_config": {"dispatch_batches": False, **(given.get("accelerator_config") or {})},
         **_evaluation(config, given, evaluates),
     }
+    if given.get("fsdp"):
+        values["fsdp_config"] = {"cpu_ram_efficient_loading": True, **(given.get("fsdp_config") or {})}
     try:
-        return TrainingArguments(**values)
+        arguments = TrainingArguments(**values)
     except ImportError as error:
         raise PrerequisiteError(f"trainer: {one_line(error)}; install it, or leave the argument out") from error
     except (ValueError, TypeError) as error:
         raise UsageError(f"trainer: {one_line(error)}; correct the run file") from error
+    if arguments.fsdp and arguments.world_size > 1:
+        # Seeing this, transformers loads a model once for all processes of a machine; accelerate sets it too late.
+        os.environ["ACCELERATE_USE_FSDP"] = "true"
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = str(values["fsdp_config"]["cpu_ram_efficient_loading"]).lower()
+    return arguments
 
 
 def _named_as_here(given: dict[str, Any]) -> dict[str, Any]:
