@@ -25,11 +25,12 @@ from typing import Any
 
 import orjson
 
-from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError
+from pyserini_llm_sparse.errors import ResourceError
 from pyserini_llm_sparse.files.columns import Columns, not_utf8
 from pyserini_llm_sparse.files.fields import joined_fields, note_left_out
-from pyserini_llm_sparse.files.irds import entry_text
-from pyserini_llm_sparse.files.lines import COMPRESSIONS, MAXIMUM_LINE, bare_suffix, read_lines
+from pyserini_llm_sparse.files.folders import TSV_SUFFIXES, corpus_files, tell_left_out
+from pyserini_llm_sparse.files.irds import IRDS, entry_text, load_irds
+from pyserini_llm_sparse.files.lines import MAXIMUM_LINE, bare_suffix, read_lines
 from pyserini_llm_sparse.files.notes import Notes
 from pyserini_llm_sparse.files.records import (
     Document,
@@ -41,14 +42,10 @@ from pyserini_llm_sparse.files.records import (
     excerpt,
     record_id,
 )
-from pyserini_llm_sparse.files.tables import TABLE_SUFFIXES, is_table, read_table
-from pyserini_llm_sparse.files.walk import files_below, is_file
+from pyserini_llm_sparse.files.tables import is_table, read_table
+from pyserini_llm_sparse.files.walk import is_file
 
 _logger = logging.getLogger(__name__)
-
-IRDS = "irds:"
-JSONL_SUFFIXES = (".jsonl", ".json")
-TSV_SUFFIXES = (".tsv", ".txt")
 
 
 def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iterator[Record]:
@@ -95,6 +92,8 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
                     if found:
                         yield Document(*found, source, number)
     notes.tell()
+    if Path(corpus).is_dir():
+        tell_left_out(Path(corpus))
     never = [name for name in fields or () if name not in seen]
     if never and len(never) < len(fields or ()):  # if all are missing, each record was rejected for it
         _logger.warning("%s: no record has a field %s: the vectors are without it", corpus, " or ".join(never))
@@ -128,62 +127,6 @@ def count_records(corpus: str | Path) -> int | None:
         for path in corpus_files(corpus)
         for _, line in read_lines(path)
     )
-
-
-def corpus_files(corpus: str | Path) -> list[Path]:
-    """Return the files of a corpus on disk, in the order in which they are read.
-
-    Raises:
-        ResourceError: There is nothing at the path, or no corpus file in the folder.
-        DataError: The folder holds a file whose suffix says that it is something else.
-    """
-    corpus = Path(corpus)
-    if is_file(corpus):
-        return [corpus]
-    if not corpus.is_dir():
-        raise ResourceError(f"{corpus}: no such corpus: neither a file nor a folder; give a path or {IRDS}<dataset id>")
-    for suffix in ("", *COMPRESSIONS):
-        if (beir := corpus / f"corpus.jsonl{suffix}").is_file():
-            return [beir]
-    files = folder_files(corpus, JSONL_SUFFIXES + TSV_SUFFIXES + TABLE_SUFFIXES)
-    if not files:
-        raise ResourceError(f"{corpus}: no corpus in this folder: it holds no files; check the path")
-    for path in files:
-        if _is_beside_documents(path.relative_to(corpus)):
-            raise DataError(
-                f"{path}: queries or judgements by its name: they would be read as documents; name the corpus file "
-                "itself, or move this one out of the folder"
-            )
-    return files
-
-
-def folder_files(folder: Path, suffixes: tuple[str, ...] = JSONL_SUFFIXES + TSV_SUFFIXES) -> list[Path]:
-    """Return the files of records below a folder, hidden ones left out, in the order in which they are read.
-
-    Raises:
-        ResourceError: A folder or a link cannot be read.
-        DataError: There is a file whose suffix says that it is something else, or a folder in the BEIR layout.
-    """
-    files = files_below(folder, hidden=False)
-    beir = sorted({str(path.parent) for path in files if path.name.partition(".jsonl")[0] == "corpus"} - {str(folder)})
-    beside = {
-        str(path.parent if path.parent.name != "qrels" else path.parent.parent)
-        for path in files
-        if _is_beside_documents(path.relative_to(folder))
-    }
-    if found := [name for name in beir if name in beside]:
-        shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        raise DataError(
-            f"{folder}: a folder above {len(found)} in the BEIR layout ({shown}): their queries and judgements would "
-            "be read with the documents; name one of these folders"
-        )
-    for path in files:
-        if bare_suffix(path) not in suffixes:
-            raise DataError(
-                f"{path}: not a file of records: its suffix is none of {', '.join(suffixes)} "
-                f"(with {' or '.join(COMPRESSIONS)}); move it out of the folder or rename it"
-            )
-    return files
 
 
 def parse_json(
@@ -270,27 +213,3 @@ def _read_irds(corpus: str, fields: Sequence[str] | None) -> Iterator[Record]:
             yield Document(identifier, checked_text(text, identifier), corpus, number)
         except RecordProblem as problem:
             yield problem.rejected(corpus, number)
-
-
-def load_irds(name: str) -> Any:
-    """Return the ir_datasets dataset of ``irds:<dataset id>``.
-
-    Raises:
-        PrerequisiteError: ir_datasets is not installed.
-        ResourceError: There is no dataset of this name.
-    """
-    try:
-        import ir_datasets
-    except ImportError as error:
-        raise PrerequisiteError(
-            f"{name}: cannot be read: the package ir_datasets is not installed; pip install 'pyserini-llm-sparse[eval]'"
-        ) from error
-    try:
-        return ir_datasets.load(name.removeprefix(IRDS))
-    except KeyError as error:
-        raise ResourceError(f"{name}: unknown dataset: not a name of ir_datasets; see ir-datasets.com") from error
-
-
-def _is_beside_documents(path: Path) -> bool:
-    """Tell whether a file of a folder is queries or judgements, by the customary names."""
-    return path.name.partition(".")[0] in ("queries", "topics", "qrels") or "qrels" in path.parent.parts

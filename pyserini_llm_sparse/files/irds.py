@@ -1,12 +1,34 @@
-"""The text of an entry of ir_datasets, whose own types say which of their fields it is made of."""
+"""Datasets of ir_datasets: their names, and the texts of their entries, whose types say which fields are the text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from pyserini_llm_sparse.errors import PrerequisiteError, ResourceError
 from pyserini_llm_sparse.files.fields import TITLE_AND_TEXT, joined_fields
 from pyserini_llm_sparse.files.records import RecordProblem
+
+IRDS = "irds:"
+
+
+def load_irds(name: str) -> Any:
+    """Return the ir_datasets dataset of ``irds:<dataset id>``.
+
+    Raises:
+        PrerequisiteError: ir_datasets is not installed.
+        ResourceError: There is no dataset of this name.
+    """
+    try:
+        import ir_datasets
+    except ImportError as error:
+        raise PrerequisiteError(
+            f"{name}: cannot be read: the package ir_datasets is not installed; pip install 'pyserini-llm-sparse[eval]'"
+        ) from error
+    try:
+        return ir_datasets.load(name.removeprefix(IRDS))
+    except KeyError as error:
+        raise ResourceError(f"{name}: unknown dataset: not a name of ir_datasets; see ir-datasets.com") from error
 
 
 def entry_text(entry: Any, fields: Sequence[str] | None, identifier: str) -> str:

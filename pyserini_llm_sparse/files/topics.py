@@ -13,8 +13,9 @@ from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
 from pyserini_llm_sparse.files.columns import Columns
-from pyserini_llm_sparse.files.corpus import IRDS, TSV_SUFFIXES, json_object, load_irds
-from pyserini_llm_sparse.files.irds import entry_text
+from pyserini_llm_sparse.files.corpus import json_object
+from pyserini_llm_sparse.files.folders import TSV_SUFFIXES
+from pyserini_llm_sparse.files.irds import IRDS, entry_text, load_irds
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix, read_lines
 from pyserini_llm_sparse.files.notes import Notes
 from pyserini_llm_sparse.files.records import RecordProblem, checked_id, checked_text, record_id
@@ -129,8 +130,15 @@ def _file_topics(path: Path) -> Iterator[tuple[str, Topic]]:
             identifier, text = _parse_record(entry, notes) if isinstance(entry, dict) else _second(*entry, notes)
         except RecordProblem as problem:
             raise problem.rejected(str(path), number).error() from problem
+        if has_leading_zeros(identifier):
+            notes.add("an id with leading zeros, which is kept; pyserini.search writes it as a number, without them")
         yield f"{path}:{number}", Topic(identifier, text)
     notes.tell()
+
+
+def has_leading_zeros(identifier: str) -> bool:
+    """Tell whether an id is one that Pyserini, to which ids of digits are numbers, writes otherwise in runs."""
+    return identifier.isdigit() and len(identifier) > 1 and identifier.startswith("0")
 
 
 def _second(identifier: str, rest: str, notes: Notes) -> tuple[str, str]:

@@ -153,6 +153,8 @@ def test_killed_after_lucenes_commit_an_index_has_no_former_spec(vectors: Path, 
         ([{"id": "x" * 32_766, "vector": {"a": 1}}], None, ""),
         # The term whose impact overflows Java's int is lost, though its document is not.
         ([{"id": "kept", "vector": {"a": 1, "b": 3_000_000_000}}], RunError, "holds 1 of 2 postings"),
+        # Terms that Lucene's tokenizer divides would be found as others.
+        ([{"id": "kept", "vector": {"a b": 2}}], RunError, "holds 2 postings instead of 1: Lucene divided terms"),
     ],
 )
 def test_what_lucene_would_lose_is_told(

@@ -69,6 +69,14 @@ def test_the_second_column_of_topics_is_the_query(tmp_path: Path, caplog: pytest
     assert caplog.messages[0].startswith(f"{path}: 1 record has further columns, which are not a part of the query")
 
 
+def test_zeros_before_an_id_which_pyserini_would_drop_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "t.tsv", "051\tbread\n0\tyeast\n7\tmalt\n")
+    assert [topic.id for topic in read_topics(path)] == ["051", "0", "7"]
+    assert [message.split(",")[0] for message in caplog.messages] == [f"{path}: 1 record has an id with leading zeros"]
+
+
 @pytest.mark.parametrize("header", ["qid\tquery", "query-id\ttext", "topic_id\ttitle"])
 def test_a_header_of_topics_is_no_query(header: str, tmp_path: Path) -> None:
     assert read_topics(write(tmp_path / "t.tsv", f"{header}\n1\tbread\n")) == [Topic("1", "bread")]

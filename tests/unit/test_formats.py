@@ -15,8 +15,9 @@ import zstandard
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError
 from pyserini_llm_sparse.files.atomic import atomic_file
-from pyserini_llm_sparse.files.corpus import corpus_files, read_corpus
+from pyserini_llm_sparse.files.corpus import read_corpus
 from pyserini_llm_sparse.files.duplicates import SeenIds
+from pyserini_llm_sparse.files.folders import corpus_files
 from pyserini_llm_sparse.files.lines import MAXIMUM_LINE, read_lines
 from pyserini_llm_sparse.files.records import Document, Rejected
 from pyserini_llm_sparse.files.topics import Topic, read_topics

@@ -320,6 +320,14 @@ def test_a_collection_is_laid_out_for_pyserini(tmp_path: Path) -> None:
     assert (tmp_path / "out" / QRELS).read_text() == "q1 0 1 2\nq1 0 2 0\n"
 
 
+def test_ids_of_queries_that_pyserini_would_change_are_refused(tmp_path: Path) -> None:
+    folder = beir(tmp_path) / "small"
+    for name in ("queries.jsonl", "qrels/test.tsv"):
+        (folder / name).write_text((folder / name).read_text().replace("q1", "01"))
+    with pytest.raises(DataError, match="id '01' of a topic: Pyserini writes it without the zeros"):
+        Collection(CollectionSource(beir=Path("small")), tmp_path).write(tmp_path / "out")
+
+
 def test_the_digest_of_a_collection_is_that_of_its_content(tmp_path: Path) -> None:
     source = CollectionSource(beir=Path("small"))
     before = Collection(source, beir(tmp_path)).digest()

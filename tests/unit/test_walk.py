@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.errors import DataError, LlmSparseError, ResourceError
-from pyserini_llm_sparse.files.corpus import corpus_files
+from pyserini_llm_sparse.files.corpus import read_corpus
+from pyserini_llm_sparse.files.folders import corpus_files
 from pyserini_llm_sparse.files.walk import files_below
 from pyserini_llm_sparse.indexing.lucene.source import read_vectors
 from pyserini_llm_sparse.indexing.vectors.encode import _is_inside
@@ -63,6 +64,24 @@ def test_hidden_files_are_left_out_only_where_they_may_be(linked: Path) -> None:
     (linked / ".hidden.jsonl").write_text("", encoding="utf-8")
     assert corpus_files(linked) == [linked / name for name in NAMES]
     assert files_below(linked)[0] == linked / ".hidden.jsonl"
+
+
+def test_files_of_records_that_are_left_out_of_a_corpus_are_told(
+    linked: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        caplog.clear()
+        list(read_corpus(linked))
+        return caplog.messages
+
+    assert told() == []
+    (linked / ".hidden.jsonl").write_text("", encoding="utf-8")
+    (linked / ".DS_Store").write_bytes(b"\x00")
+    said = "not read, being hidden or beside corpus.jsonl: "
+    assert told() == [f"{linked}: 1 file of records is {said}.hidden.jsonl"]
+    (linked / "corpus.jsonl").write_text(LINE % "1", encoding="utf-8")
+    (linked / "queries.jsonl").write_text(LINE % "q", encoding="utf-8")
+    assert told() == [f"{linked}: 5 files of records are {said}.hidden.jsonl, a.jsonl, c.jsonl, ..."]
 
 
 def test_what_cannot_be_read_once_and_whole_is_an_error_that_names_it(linked: Path) -> None:

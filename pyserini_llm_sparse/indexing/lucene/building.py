@@ -81,6 +81,11 @@ def index(
                 f"{target}: holds {opened.postings:,} of {read.postings:,} postings: the indexer lost terms; "
                 "encode the corpus again and index the vectors"
             )
+        if opened.postings > read.postings:
+            raise RunError(
+                f"{target}: holds {opened.postings:,} postings instead of {read.postings:,}: Lucene divided terms, at "
+                "white space or after 255 characters; name such terms otherwise in the vectors"
+            )
     return IndexReport(encoded=indexed + len(read.empty), empty=len(read.empty), indexed=indexed)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyserini_llm_sparse.errors import DataError, SpecMismatchError, UsageError, at
-from pyserini_llm_sparse.files.corpus import corpus_files, read_corpus
+from pyserini_llm_sparse.files.corpus import read_corpus
+from pyserini_llm_sparse.files.folders import corpus_files
 from pyserini_llm_sparse.files.records import Rejected
 from pyserini_llm_sparse.files.vector_lines import vector_line
 from pyserini_llm_sparse.files.walk import is_file

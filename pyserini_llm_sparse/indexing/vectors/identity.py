@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from pyserini_llm_sparse.errors import SpecMismatchError
-from pyserini_llm_sparse.files.corpus import IRDS, corpus_files
+from pyserini_llm_sparse.files.folders import corpus_files
+from pyserini_llm_sparse.files.irds import IRDS
 from pyserini_llm_sparse.files.work import require_same
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import orjson
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
-from pyserini_llm_sparse.files.corpus import IRDS, corpus_files, load_irds, read_corpus
+from pyserini_llm_sparse.files.corpus import read_corpus
 from pyserini_llm_sparse.files.digests import file_sha256
+from pyserini_llm_sparse.files.folders import corpus_files
+from pyserini_llm_sparse.files.irds import IRDS, load_irds
 from pyserini_llm_sparse.files.records import Document
-from pyserini_llm_sparse.files.topics import read_topics, topics_file
+from pyserini_llm_sparse.files.topics import has_leading_zeros, read_topics, topics_file
 from pyserini_llm_sparse.files.trec import qrels_file, read_qrels
 from pyserini_llm_sparse.indexing.lucene.named import PYSERINI, named_qrels, named_topics
 from pyserini_llm_sparse.regressions.recipe.fields import CollectionSource
@@ -81,6 +83,11 @@ class Collection:
         lines = [f"{topic.id}\t{' '.join(topic.text.split())}\n" for topic in topics if topic.id in judged]
         if not lines:
             raise DataError(f"{self._topics}: no topic is judged: its judgements have other ids; check the files")
+        if changed := [topic.id for topic in topics if topic.id in judged and has_leading_zeros(topic.id)]:
+            raise DataError(
+                f"{self._topics}: id {changed[0]!r} of a topic: Pyserini writes it without the zeros in runs, where no "
+                "judgement would fit it; put a letter before it in topics and judgements"
+            )
         (folder / TOPICS).write_text("".join(lines), encoding="utf-8")
         rows = [
             f"{query} 0 {document} {grade}\n" for query, grades in judged.items() for document, grade in grades.items()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyserini_llm_sparse.errors import ResourceError, UsageError
-from pyserini_llm_sparse.files.corpus import IRDS, folder_files
+from pyserini_llm_sparse.files.folders import folder_files
+from pyserini_llm_sparse.files.irds import IRDS
 from pyserini_llm_sparse.files.lines import COMPRESSIONS
 from pyserini_llm_sparse.files.walk import is_file
 from pyserini_llm_sparse.training.data.hub import HUB

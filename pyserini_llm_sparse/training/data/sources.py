@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
-from pyserini_llm_sparse.files.corpus import IRDS, TSV_SUFFIXES, corpus_files, folder_files, json_object, read_corpus
+from pyserini_llm_sparse.files.corpus import json_object, read_corpus
 from pyserini_llm_sparse.files.digests import file_sha256
 from pyserini_llm_sparse.files.fields import joined_fields
+from pyserini_llm_sparse.files.folders import TSV_SUFFIXES, corpus_files, folder_files
+from pyserini_llm_sparse.files.irds import IRDS
 from pyserini_llm_sparse.files.lines import MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
 from pyserini_llm_sparse.files.records import RecordProblem, Rejected, excerpt
 from pyserini_llm_sparse.files.walk import is_file
