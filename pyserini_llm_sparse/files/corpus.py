@@ -17,32 +17,28 @@ ir_datasets document is what its type takes for its text.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from pyserini_llm_sparse.errors import ResourceError
-from pyserini_llm_sparse.files.columns import Columns, not_utf8
+from pyserini_llm_sparse.files.columns import Columns
+from pyserini_llm_sparse.files.entries import Entry, json_object, read_entries
 from pyserini_llm_sparse.files.fields import joined_fields, note_left_out
 from pyserini_llm_sparse.files.folders import TSV_SUFFIXES, corpus_files, tell_left_out
 from pyserini_llm_sparse.files.irds import IRDS, entry_text, load_irds
-from pyserini_llm_sparse.files.lines import MAXIMUM_LINE, bare_suffix, read_lines
+from pyserini_llm_sparse.files.lines import bare_suffix, read_lines
 from pyserini_llm_sparse.files.notes import Notes
 from pyserini_llm_sparse.files.records import (
     Document,
     Record,
     RecordProblem,
-    Rejected,
     checked_id,
     checked_text,
-    excerpt,
     record_id,
 )
-from pyserini_llm_sparse.files.tables import is_table, read_table
+from pyserini_llm_sparse.files.tables import is_table
 from pyserini_llm_sparse.files.walk import is_file
 
 _logger = logging.getLogger(__name__)
@@ -66,48 +62,21 @@ def read_corpus(corpus: str | Path, fields: Sequence[str] | None = None) -> Iter
     seen: set[str] = set()
     notes = Notes(corpus)
     for path in corpus_files(corpus):
-        if is_table(path):
-            yield from _table_records(path, fields, seen, notes)
-            continue
         columns = Columns(path) if bare_suffix(path) in TSV_SUFFIXES else None
-        source = str(path)
-        for number, line in read_lines(path):
-            if line is None:
-                yield Rejected(
-                    source,
-                    number,
-                    f"line longer than {MAXIMUM_LINE >> 20} MiB",
-                    "it would not fit in bounded memory",
-                    "split the document",
-                )
-            elif line and not line.isspace():
-                try:
-                    if columns:
-                        found = _parse_tsv(line, columns, fields, seen, notes)
-                    else:
-                        found = parse_json(line, fields, seen, notes)
-                except RecordProblem as problem:
-                    yield problem.rejected(source, number)
-                else:
-                    if found:
-                        yield Document(*found, source, number)
+        for number, entry in read_entries(path):
+            try:
+                found = _parse(entry, columns, fields, seen, notes)
+            except RecordProblem as problem:
+                yield problem.rejected(str(path), number)
+            else:
+                if found:
+                    yield Document(*found, str(path), number)
     notes.tell()
     if Path(corpus).is_dir():
         tell_left_out(Path(corpus))
     never = [name for name in fields or () if name not in seen]
     if never and len(never) < len(fields or ()):  # if all are missing, each record was rejected for it
         _logger.warning("%s: no record has a field %s: the vectors are without it", corpus, " or ".join(never))
-
-
-def _table_records(path: Path, fields: Sequence[str] | None, seen: set[str], notes: Notes) -> Iterator[Record]:
-    """Yield the records of a file in which they are not a line each; the line is the record's number."""
-    for number, record in read_table(path):
-        try:
-            if not isinstance(record, dict):
-                raise not_an_object(record)
-            yield Document(*_parse_record(record, fields, seen, notes), str(path), number)
-        except RecordProblem as problem:
-            yield problem.rejected(str(path), number)
 
 
 def count_records(corpus: str | Path) -> int | None:
@@ -127,6 +96,17 @@ def count_records(corpus: str | Path) -> int | None:
         for path in corpus_files(corpus)
         for _, line in read_lines(path)
     )
+
+
+def _parse(
+    entry: Entry, columns: Columns | None, fields: Sequence[str] | None, seen: set[str], notes: Notes
+) -> tuple[str, str] | None:
+    """Return id and text of an entry; None for a header."""
+    if isinstance(entry, RecordProblem):
+        raise entry
+    if isinstance(entry, dict):
+        return _parse_record(entry, fields, seen, notes)
+    return _parse_tsv(entry, columns, fields, seen, notes) if columns else parse_json(entry, fields, seen, notes)
 
 
 def parse_json(
@@ -168,37 +148,6 @@ def _parse_tsv(
     elif "\t" in text:
         notes.add("further tabs, which are a part of the text")
     return identifier, checked_text(text, identifier)
-
-
-def json_object(line: bytes) -> dict[str, Any]:
-    """Parse a line that must be a JSON object.
-
-    Raises:
-        RecordProblem: It is not UTF-8, not JSON, or another kind of value.
-    """
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError as strict:
-        try:
-            # orjson also refuses lone surrogates and NaN, which matter only in the fields that are used.
-            record = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise not_utf8(error) from error
-        except (ValueError, RecursionError):
-            shown = excerpt(line[:400].decode("utf-8", "replace"))
-            raise RecordProblem(
-                "broken JSON", f"{strict.msg} at column {strict.colno}: {shown!r}", "correct or remove the line"
-            ) from strict
-    if not isinstance(record, dict):
-        raise not_an_object(record)
-    return record
-
-
-def not_an_object(value: Any) -> RecordProblem:
-    """Return the problem of a JSON value that is no record."""
-    return RecordProblem(
-        "not a JSON object", f"the line is a {type(value).__name__}", "write one object with an id a line"
-    )
 
 
 def _read_irds(corpus: str, fields: Sequence[str] | None) -> Iterator[Record]:

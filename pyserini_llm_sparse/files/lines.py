@@ -20,6 +20,7 @@ _NOT_LINES = {
     b"PK\x03\x04": "ZIP (.zip)", b"7z\xbc\xaf": "7z (.7z)", b"PAR1": "Parquet (.parquet)", b"ARROW1": "Arrow (.arrow)",
     b"%PDF": "PDF (.pdf)", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x80\x04": "a pickle (.pkl)",
 }  # fmt: skip
+_DOCUMENTS = (".docx", ".xlsx", ".pptx", ".odt", ".ods", ".epub")  # which are ZIP archives, too
 _CHUNK = 2**18
 
 
@@ -86,6 +87,8 @@ def _require_lines(path: Path, start: bytes) -> None:
     kind = next((kind for mark, kind in _NOT_LINES.items() if start.startswith(mark)), None)
     if start[257:262] == b"ustar":
         kind = "a tar archive (.tar)"
+    if start.startswith(b"PK\x03\x04") and path.suffix.lower() in _DOCUMENTS:
+        kind = f"a document ({path.suffix.lower()})"
     if kind:
         raise DataError(
             f"{path}: not lines of text: its content is {kind}; unpack or convert it, or let its name end in the "

@@ -1,7 +1,8 @@
-"""Topics of any form: TSV, JSONL, a BEIR folder, ``irds:`` ids, and what the caller reads: names, Pyserini's formats.
+"""Topics of any form: TSV, JSONL, tables, a BEIR folder, ``irds:`` ids, and what the caller reads: Pyserini's names.
 
 Of a TSV line the second column is the query, as for Pyserini; further ones are counted and told. A file without a
-suffix, such as a pipe, is JSONL if it begins with ``{``, and TSV otherwise.
+suffix, such as a pipe, is JSONL if it begins with ``{``, and TSV otherwise. CSV, Parquet and JSON arrays are read as
+records of JSONL are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
 from pyserini_llm_sparse.files.columns import Columns
-from pyserini_llm_sparse.files.corpus import json_object
+from pyserini_llm_sparse.files.entries import json_object, read_entries
 from pyserini_llm_sparse.files.folders import TSV_SUFFIXES
 from pyserini_llm_sparse.files.irds import IRDS, entry_text, load_irds
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix, read_lines
@@ -116,18 +117,19 @@ def _file_topics(path: Path) -> Iterator[tuple[str, Topic]]:
     is_tsv = bare_suffix(path) in TSV_SUFFIXES
     is_known = bool(bare_suffix(path))
     columns, notes = Columns(path), Notes(path)
-    for number, line in read_lines(path):
-        if line is not None and (not line or line.isspace()):
-            continue
+    for number, entry in read_entries(path):
         try:
-            if line is None:
-                raise RecordProblem("line too long", "a topic is a few words", "check the file")
-            if not is_known:
-                is_tsv, is_known = not line.lstrip().startswith(b"{"), True
-            entry = columns.entry(line) if is_tsv else json_object(line)
-            if entry is None:
+            if isinstance(entry, RecordProblem):
+                raise entry
+            if isinstance(entry, bytes):
+                if not is_known:
+                    is_tsv, is_known = not entry.lstrip().startswith(b"{"), True
+                found = columns.entry(entry) if is_tsv else json_object(entry)
+            else:
+                found = entry
+            if found is None:
                 continue
-            identifier, text = _parse_record(entry, notes) if isinstance(entry, dict) else _second(*entry, notes)
+            identifier, text = _parse_record(found, notes) if isinstance(found, dict) else _second(*found, notes)
         except RecordProblem as problem:
             raise problem.rejected(str(path), number).error() from problem
         if has_leading_zeros(identifier):

@@ -13,7 +13,7 @@ from pyserini.encode import DocumentEncoder, QueryEncoder
 
 from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import UsageError
-from pyserini_llm_sparse.files.corpus import json_object
+from pyserini_llm_sparse.files.entries import json_object
 from pyserini_llm_sparse.files.fields import TEXTS
 from pyserini_llm_sparse.files.lines import read_lines
 from pyserini_llm_sparse.files.records import RecordProblem

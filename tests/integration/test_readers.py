@@ -164,6 +164,8 @@ CORPORA = {
     "latin.jsonl": Case(
         b'{"id": "1", "contents": "\xe9"}\n' + REST, B, ".jsonl:1: invalid UTF-8", {"Anserini": [("1", "\ufffd"), *B]}
     ),
+    "page.html": Case(b"<p>a</p>\n", [], "page.html: not a file of records: .html is not read"),
+    "lines.log": Case(LINES, theirs={"Anserini": []}),
     "broken.jsonl": Case(
         b'{"id": "1", "contents": "a"}\n{"id": "3", "cont\n' + REST, PAIR, "broken.jsonl:2: broken JSON"
     ),
@@ -240,12 +242,15 @@ TOPICS = {
     "lines.json": Case(b'{"id": "1", "title": "a"}\n{"id": "2", "title": "b"}\n'),
     "t.json": Case(b'{"1": {"title": "a"}, "2": {"title": "b"}}\n'),
     "object.json": Case(b'{\n "1": {"title": "a"},\n "2": {"title": "b"}\n}\n'),
-    "mark.json": Case(b'\xef\xbb\xbf{"1": {"title": "a"}}\n', [], "mark.json: no such topics"),
+    "mark.json": Case(b'\xef\xbb\xbf{"1": {"title": "a"}}\n', [], ".json: topics that Pyserini cannot read: Unex"),
     "t.trec": Case(
         b"<top>\n<num> Number: 1\n<title> a\n<desc> Description:\nlong\n<narr> Narrative:\nmore\n</top>\n\n"
         b"<top>\n<num> Number: 2\n<title>\nb\n<desc> Description:\nlong\n<narr> Narrative:\nmore\n</top>\n"
     ),
-    "empty.trec": Case(b"", [], "empty.trec: no such topics"),
+    "t.csv": Case(b"qid,query\n1,a\n2,b\n"),
+    "array.json": Case(b'[{"id": "1", "title": "a"},\n{"id": "2", "title": "b"}]\n'),
+    "t.xml": Case(b"<topics/>\n", [], "t.xml: not a file of records: .xml is not read"),
+    "empty.trec": Case(b"", [], "empty.trec: topics that Pyserini cannot read"),
 }  # fmt: skip
 
 
@@ -273,6 +278,10 @@ VECTORS = {
     "returns.jsonl": Case(b'{"id": "1", "contents": "", "vector": {"a": 1}}\r\n\r\n', ONE),
     "float.jsonl": Case(b'{"id": "1", "contents": "", "vector": {"a": 1.9, "b": 0}}\n', ONE),
     "empty.jsonl": Case(b'{"id": "1", "vector": {}}\n', [("1", {})]),
+    "packed.jsonl.gz": Case(gzip.compress(b'{"id": "1", "contents": "", "vector": {"a": 1}}\n'), ONE),
+    "array.json": Case(b'[{"id": "1", "contents": "", "vector": {"a": 1}}\n]\n', ONE),
+    "other.txt": Case(b'{"id": "1", "contents": "", "vector": {"a": 1}}\n', ONE),
+    "packed.jsonl.zst": Case(b"\x28\xb5\x2f\xfd", [], "zst: not vectors that Lucene is given"),
     "mark.jsonl": Case(b'\xef\xbb\xbf{"id": "1", "vector": {"a": 1}}\n', [], "mark.jsonl:1: not a vector"),
     "other-id.jsonl": Case(b'{"_id": "1", "vector": {"a": 1}}\n', [], "other-id.jsonl:1: not a vector"),
     "none.jsonl": Case(b'{"id": "1", "contents": "x"}\n', [], "none.jsonl:1: not a vector"),

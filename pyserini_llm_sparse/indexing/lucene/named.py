@@ -22,7 +22,8 @@ def named_topics(name: str) -> dict[str, str]:
         name: Pyserini's name of them, or `PYSERINI` and a file's path.
 
     Raises:
-        ResourceError: Pyserini does not know the name, or cannot download or read them.
+        ResourceError: Pyserini does not know the name, or cannot download them.
+        DataError: It cannot read the file, or a topic has no title.
     """
 
     def topics() -> dict[str, str]:
@@ -59,6 +60,11 @@ def _from_pyserini(name: str, what: str, get: Callable[[], _Found]) -> _Found:
     except LlmSparseError:
         raise
     except Exception as error:  # whatever Pyserini, Java or the network raise: the name was all that they were given
+        if name.startswith(PYSERINI) and Path(name.removeprefix(PYSERINI)).exists():
+            raise DataError(
+                f"{name.removeprefix(PYSERINI)}: {what} that Pyserini cannot read: {first_line(error)}; correct the "
+                "file, or write id<TAB>text a line"
+            ) from error
         raise ResourceError(
             f"{name}: no such {what}: no file, and Pyserini cannot give {what} of this name ({first_line(error)}); "
             "give a path"

@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.files.digests import file_sha256
+from pyserini_llm_sparse.files.entries import Entry, read_entries
+from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix
 from pyserini_llm_sparse.files.records import MAXIMUM_ID
+from pyserini_llm_sparse.files.tables import TABLE_SUFFIXES, is_table
 from pyserini_llm_sparse.files.walk import files_below
 from pyserini_llm_sparse.indexing.vectors.state import JobState, Manifest
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
@@ -35,9 +40,21 @@ class EncodedVectors:
     def read(self, path: Path) -> tuple[int, str]:
         """Add the documents of a file. Returns the file's size and its SHA-256.
 
+        As Anserini, this reads ``.gz`` and JSON arrays, too, and takes a file of another suffix for JSON lines.
+
         Raises:
-            DataError: A line is broken, an id stands there twice, or is longer than Lucene takes.
+            DataError: A line is broken, an id stands there twice, or is longer than Lucene takes; or the file is of a
+                format that Anserini does not read.
         """
+        if bare_suffix(path) in TABLE_SUFFIXES or path.suffix.lower() in COMPRESSIONS[1:]:
+            raise DataError(
+                f"{path}: not vectors that Lucene is given: Anserini does not read {path.suffix}; convert the file to "
+                "JSON lines (.jsonl, .jsonl.gz)"
+            )
+        if path.suffix.lower() == ".gz" or is_table(path):
+            for number, entry in read_entries(path):
+                self._add(f"{path}:{number}", entry)
+            return path.stat().st_size, file_sha256(path)
         size, digest = 0, hashlib.sha256()
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -47,9 +64,9 @@ class EncodedVectors:
                     self._add(f"{path}:{number}", line)
         return size, digest.hexdigest()
 
-    def _add(self, where: str, line: bytes) -> None:
+    def _add(self, where: str, entry: Entry) -> None:
         try:
-            record = orjson.loads(line)
+            record: Any = orjson.loads(entry) if isinstance(entry, bytes) else entry
             name, vector = str(record["id"]), record["vector"]
             self.postings += sum(impact >= 1 for impact in vector.values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,8 +2,8 @@
 
 A source of examples is one of:
 
-* a file of JSON lines or tab-separated lines (``.tsv``, ``.txt``), plain, ``.gz`` or ``.zst``; `source_formats` says
-  what a line may be;
+* a file of JSON lines, tab-separated lines (``.tsv``, ``.txt``), CSV, Parquet or a JSON array, compressed or not;
+  `source_formats` says what a line or a record may be;
 * a directory in the BEIR layout, ``PATH`` for the judgements of its split ``train``, ``PATH#SPLIT`` for another;
 * any other directory: each file in it but collection, queries and hidden files, in the order of their paths;
 * ``hf:owner/name[:config][@split]``.
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
-from pyserini_llm_sparse.files.corpus import json_object, read_corpus
+from pyserini_llm_sparse.files.corpus import read_corpus
 from pyserini_llm_sparse.files.digests import file_sha256
+from pyserini_llm_sparse.files.entries import Entry, json_object, read_entries, too_long
 from pyserini_llm_sparse.files.fields import joined_fields
 from pyserini_llm_sparse.files.folders import TSV_SUFFIXES, corpus_files, folder_files
 from pyserini_llm_sparse.files.irds import IRDS
@@ -116,28 +117,34 @@ def _file_examples(path: Path) -> Iterator[Example]:
 def _line_examples(path: Path, neighbours: Neighbours) -> Iterator[Example]:
     is_tsv, by_id = bare_suffix(path) in TSV_SUFFIXES, None
     source = str(path)
-    for number, line in read_lines(path):
-        if line is None:
-            raise DataError(
-                f"{at(path, number)}: line longer than {MAXIMUM_LINE >> 20} MiB: it would not fit in bounded memory; "
-                "check the file"
-            )
-        if not line or line.isspace():
-            continue
+    for number, entry in read_entries(path):
         try:
-            if is_tsv:
-                fields = _decoded(line).split("\t")
+            if is_tsv and isinstance(entry, bytes):
+                fields = _decoded(entry).split("\t")
                 by_id = _are_ids(fields, path) if by_id is None else by_id
                 yield example_of_fields(fields, neighbours, by_id, source, number)
             else:
-                yield example_of_record(json_object(line), neighbours, source, number)
+                yield example_of_record(_record(entry), neighbours, source, number)
         except RecordProblem as problem:
-            raise _bad_line(problem, source, number, line.decode("utf-8", "replace")) from problem
+            raise _bad_line(problem, source, number, _shown(entry)) from problem
+
+
+def _record(entry: Entry) -> dict[str, Any]:
+    if isinstance(entry, RecordProblem):
+        raise entry
+    return entry if isinstance(entry, dict) else json_object(entry)
+
+
+def _shown(entry: Entry) -> str:
+    """Return the start of an entry, for a message."""
+    if isinstance(entry, bytes):
+        return entry[:400].decode("utf-8", "replace")
+    return "" if isinstance(entry, RecordProblem) else str(entry)[:400]
 
 
 def _bad_line(problem: RecordProblem, source: str, number: int, line: str) -> DataError:
     """Return the error for a line, with the start of the line."""
-    shown = f": {excerpt(line)!r}" if problem.what != "broken JSON" else ""
+    shown = f": {excerpt(line)!r}" if line and problem.what != "broken JSON" else ""
     return DataError(f"{at(source, number)}: {problem.what}: {problem.why}{shown}; {problem.remedy}")
 
 
@@ -183,7 +190,7 @@ def _file_texts(path: Path) -> Iterator[str]:
     if suffix == ".txt":
         for number, line in read_lines(path):
             if line is None:
-                raise DataError(f"{at(path, number)}: line longer than {MAXIMUM_LINE >> 20} MiB; split the text")
+                raise too_long().rejected(str(path), number).error()
             yield line.decode("utf-8", "replace")
     elif suffix in TSV_SUFFIXES:
         if _has_examples(path):
@@ -192,14 +199,12 @@ def _file_texts(path: Path) -> Iterator[str]:
             yield from _corpus_texts(str(path))
     else:
         with Neighbours(path.parent, str(path)) as neighbours:
-            for number, line in read_lines(path):
-                if line is None or line.strip():
-                    shown = (line or b"")[:400].decode("utf-8", "replace")
-                    try:
-                        record = json_object(line or b"")
-                    except RecordProblem as problem:
-                        raise _bad_line(problem, str(path), number, shown) from problem
-                    yield from _texts_of_record(record, neighbours, str(path), number, shown)
+            for number, entry in read_entries(path):
+                try:
+                    record = _record(entry)
+                except RecordProblem as problem:
+                    raise _bad_line(problem, str(path), number, _shown(entry)) from problem
+                yield from _texts_of_record(record, neighbours, str(path), number, _shown(entry))
 
 
 def _has_examples(path: Path) -> bool:

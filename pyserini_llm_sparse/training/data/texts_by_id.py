@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, at
-from pyserini_llm_sparse.files.corpus import json_object
+from pyserini_llm_sparse.files.entries import json_object
 from pyserini_llm_sparse.files.fields import joined_fields
 from pyserini_llm_sparse.files.folders import TSV_SUFFIXES
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix, read_lines
