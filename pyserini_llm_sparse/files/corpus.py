@@ -22,12 +22,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyserini_llm_sparse.errors import ResourceError
 from pyserini_llm_sparse.files.columns import Columns
 from pyserini_llm_sparse.files.entries import Entry, json_object, read_entries
 from pyserini_llm_sparse.files.fields import joined_fields, note_left_out
 from pyserini_llm_sparse.files.folders import TSV_SUFFIXES, corpus_files, tell_left_out
-from pyserini_llm_sparse.files.irds import IRDS, entry_text, load_irds
+from pyserini_llm_sparse.files.irds import IRDS, count_irds, entry_text, irds_entries
 from pyserini_llm_sparse.files.lines import bare_suffix, read_lines
 from pyserini_llm_sparse.files.notes import Notes
 from pyserini_llm_sparse.files.records import (
@@ -86,7 +85,7 @@ def count_records(corpus: str | Path) -> int | None:
         LlmSparseError: As `read_corpus`.
     """
     if str(corpus).startswith(IRDS):
-        return load_irds(str(corpus)).docs_count()
+        return count_irds(str(corpus))
     if is_file(Path(corpus)) and not Path(corpus).is_file():
         return None  # a pipe is read once
     if any(is_table(path) for path in corpus_files(corpus)):
@@ -152,10 +151,7 @@ def _parse_tsv(
 
 def _read_irds(corpus: str, fields: Sequence[str] | None) -> Iterator[Record]:
     """Yield the documents of an ir_datasets dataset; the line is the document's number."""
-    dataset = load_irds(corpus)
-    if not dataset.has_docs():
-        raise ResourceError(f"{corpus}: has no documents: the dataset holds other things; name one with documents")
-    for number, entry in enumerate(dataset.docs_iter(), start=1):
+    for number, entry in enumerate(irds_entries(corpus, "docs"), start=1):
         try:
             identifier = checked_id(getattr(entry, "doc_id", None), "doc_id")
             text = entry_text(entry, fields, identifier)

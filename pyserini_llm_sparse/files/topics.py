@@ -16,7 +16,7 @@ from pyserini_llm_sparse.errors import DataError, ResourceError
 from pyserini_llm_sparse.files.columns import Columns
 from pyserini_llm_sparse.files.entries import json_object, read_entries
 from pyserini_llm_sparse.files.folders import TSV_SUFFIXES
-from pyserini_llm_sparse.files.irds import IRDS, entry_text, load_irds
+from pyserini_llm_sparse.files.irds import IRDS, entry_text, irds_entries
 from pyserini_llm_sparse.files.lines import COMPRESSIONS, bare_suffix, read_lines
 from pyserini_llm_sparse.files.notes import Notes
 from pyserini_llm_sparse.files.records import RecordProblem, checked_id, checked_text, record_id
@@ -165,10 +165,7 @@ def _parse_record(record: dict[str, Any], notes: Notes) -> tuple[str, str]:
 
 
 def _irds_topics(name: str) -> Iterator[Topic]:
-    dataset = load_irds(name)
-    if not dataset.has_queries():
-        raise ResourceError(f"{name}: has no queries: the dataset holds other things; name a part with queries")
-    for number, query in enumerate(dataset.queries_iter(), start=1):
+    for number, query in enumerate(irds_entries(name, "queries"), start=1):
         try:
             yield Topic(str(query.query_id), entry_text(query, None, str(query.query_id)))
         except RecordProblem as problem:

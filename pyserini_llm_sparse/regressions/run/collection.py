@@ -11,7 +11,7 @@ from pyserini_llm_sparse.errors import DataError, ResourceError
 from pyserini_llm_sparse.files.corpus import read_corpus
 from pyserini_llm_sparse.files.digests import file_sha256
 from pyserini_llm_sparse.files.folders import corpus_files
-from pyserini_llm_sparse.files.irds import IRDS, load_irds
+from pyserini_llm_sparse.files.irds import IRDS, irds_entries
 from pyserini_llm_sparse.files.records import Document
 from pyserini_llm_sparse.files.topics import has_leading_zeros, read_topics, topics_file
 from pyserini_llm_sparse.files.trec import qrels_file, read_qrels
@@ -120,11 +120,8 @@ class Collection:
         if self._source.irds is None:
             qrels = self._qrels()
             return read_qrels(named_qrels(str(qrels)) if _is_name(str(qrels)) else qrels)
-        dataset = load_irds(self._corpus)
-        if not dataset.has_qrels():
-            raise ResourceError(f"{self._corpus}: has no judgements; name a part that has them")
         found: dict[str, dict[str, int]] = {}
-        for one in dataset.qrels_iter():
+        for one in irds_entries(self._corpus, "qrels"):
             found.setdefault(str(one.query_id), {})[str(one.doc_id)] = int(one.relevance)
         return found
 
