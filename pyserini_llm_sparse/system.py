@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import sys
 import sysconfig
 from importlib import metadata
@@ -11,6 +13,7 @@ from pathlib import Path
 LOGGER = "pyserini_llm_sparse"  # the parent of the loggers of all modules
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU time and of the period that they are for
 CPU_INFO = Path("/proc/cpuinfo")
+_WINDOWS_DOT = 43  # PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
 
 
 def allowed_cores(quota: Path = CGROUP_QUOTA) -> int | None:
@@ -35,15 +38,15 @@ def allowed_cores(quota: Path = CGROUP_QUOTA) -> int | None:
 
 
 def multiplies_int8(info: Path = CPU_INFO) -> bool:
-    """Return whether the cores have instructions for sums of products in int8; so most do, where it is not known.
+    """Return whether the cores are known to have instructions for sums of products in int8.
 
-    Without them, on x86 processors older than AVX-VNNI or AVX512-VNNI, int8 is no faster than float32.
+    Without them, on x86 older than AVX-VNNI and AVX512-VNNI or ARM older than its dot products, int8 is no faster than
+    float32. Not knowing is a no: the fast sums of such x86 processors saturate, and exact ones must be asked for.
 
     Args:
-        info: The file in which Linux describes the cores; the flags of those of other makes are not looked at.
+        info: The file in which Linux describes the cores.
     """
-    flags = processor_field("flags", info)
-    return flags is None or not {"avx_vnni", "avx512_vnni"}.isdisjoint(flags.split())
+    return not {"avx_vnni", "avx512_vnni", "asimddp"}.isdisjoint(processor_features(info))
 
 
 def multiplies_bfloat16(info: Path = CPU_INFO) -> bool:
@@ -54,7 +57,27 @@ def multiplies_bfloat16(info: Path = CPU_INFO) -> bool:
     Args:
         info: See `multiplies_int8`.
     """
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint((processor_field("flags", info) or "").split())
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor_features(info))
+
+
+def processor_features(info: Path = CPU_INFO) -> frozenset[str]:
+    """Return what the first core is reported to have, in Linux's words; nothing where it is not known.
+
+    Of other systems only dot products on ARM are known. Windows reports them; each processor of Apple's has them.
+
+    Args:
+        info: See `multiplies_int8`.
+    """
+    words = processor_field("flags", info) or processor_field("Features", info) or ""  # x86's, ARM's
+    if platform.machine() in ("arm64", "ARM64") and (sys.platform == "darwin" or _windows_reports(_WINDOWS_DOT)):
+        words += " asimddp"
+    return frozenset(words.split())
+
+
+def _windows_reports(feature: int) -> bool:
+    """Return whether Windows says that the processor has a feature; False on other systems."""
+    windows = getattr(ctypes, "windll", None)
+    return windows is not None and bool(windows.kernel32.IsProcessorFeaturePresent(feature))
 
 
 def processor_field(name: str, info: Path = CPU_INFO) -> str | None:

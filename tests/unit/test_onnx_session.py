@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,16 +216,54 @@ def test_a_process_that_is_bound_to_a_core_uses_one_thread(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "has_them"),
-    [("fma avx2 avx512f", False), ("avx2 avx_vnni", True), ("avx512f avx512_vnni", True), (None, True)],
+    ("reported", "has_them"),
+    [
+        ("flags\t\t: fpu fma avx2 avx512f", False),
+        ("flags\t\t: fpu avx2 avx_vnni", True),
+        ("flags\t\t: fpu avx512f avx512_vnni", True),
+        ("Features\t: fp asimd evtstrm crc32 atomics asimdhp", False),
+        ("Features\t: fp asimd asimdhp asimddp sve", True),
+        ("cpu\t\t: POWER9, altivec supported", False),
+    ],
 )
-def test_instructions_for_int8_are_known_by_the_flags_of_x86(flags: str | None, has_them: bool, tmp_path: Path) -> None:
+def test_instructions_for_int8_are_known_by_what_a_processor_reports(
+    reported: str, has_them: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "any")
     info = tmp_path / "cpuinfo"
-    info.write_text("processor\t: 0\n" + ("" if flags is None else f"flags\t\t: fpu {flags}\n"), encoding="utf-8")
-    assert multiplies_int8(info) == has_them and multiplies_int8(tmp_path / "none")
+    info.write_text(f"processor\t: 0\n{reported}\n", encoding="utf-8")
+    assert multiplies_int8(info) == has_them
     assert not multiplies_bfloat16(info) and not multiplies_bfloat16(tmp_path / "none")
     info.write_text("flags\t\t: avx512_vnni avx512_bf16\n", encoding="utf-8")
     assert multiplies_bfloat16(info)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "features", "has_them"),
+    [
+        ("darwin", "arm64", (), True),
+        ("darwin", "x86_64", (), False),
+        ("win32", "AMD64", (43,), False),
+        ("win32", "ARM64", (43,), True),
+        ("win32", "ARM64", (), False),
+        ("linux", "x86_64", (), False),
+    ],
+)
+def test_where_linux_does_not_tell_only_known_processors_count(
+    system: str,
+    machine: str,
+    features: tuple[int, ...],
+    has_them: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = SimpleNamespace(IsProcessorFeaturePresent=lambda number: int(number in features))
+    monkeypatch.setattr(
+        ctypes, "windll", SimpleNamespace(kernel32=kernel) if system == "win32" else None, raising=False
+    )
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert multiplies_int8(tmp_path / "none") == has_them
 
 
 @pytest.mark.parametrize(
