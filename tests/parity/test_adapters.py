@@ -100,3 +100,9 @@ def test_an_adapter_that_lacks_half_of_its_new_rows_is_refused(tmp_path: Path) -
     save_file(kept, path, metadata={"format": "pt"})
     with pytest.raises(DataError, match=r"over a base of .*not saved; save it again"):
         load_backbone(folder, attention="causal", device="cpu", base=over)
+
+
+def test_an_adapter_with_two_layers_over_a_base_that_shares_one_is_refused(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter", base(tmp_path / "untied"))
+    with pytest.raises(DataError, match="its base shares embedding and output layer, the adapter has two"):
+        load_backbone(folder, attention="causal", device="cpu", base=base(tmp_path / "tied", tied=True))

@@ -33,6 +33,15 @@ def test_lengths_and_top_k_of_sentence_transformers_are_kept(tmp_path: Path) -> 
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("said", "length"), [(7, 7), (10**30, 256)], ids=["a length", "transformers' none"])
+def test_a_length_may_stand_with_the_tokenizer(said: int, length: int, tmp_path: Path) -> None:
+    """Version 6 of sentence-transformers writes it there."""
+    folder = copied("splade_sentence_transformers", tmp_path / "model")
+    change_json(folder / "sentence_bert_config.json", max_seq_length=None)
+    change_json(folder / "tokenizer_config.json", model_max_length=said)
+    assert SparseEncoder.load(str(folder), device="cpu").spec.document_max_length == length
+
+
 def test_a_length_of_sentence_transformers_that_is_none_is_refused(tmp_path: Path) -> None:
     folder = copied("splade_sentence_transformers", tmp_path / "model")
     change_json(folder / "sentence_bert_config.json", max_seq_length="long")

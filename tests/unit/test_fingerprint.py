@@ -12,6 +12,7 @@ from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import SpecMismatchError
 from pyserini_llm_sparse.indexing.lucene.index_spec import require_index_spec
 from pyserini_llm_sparse.indexing.vectors.identity import job_identity
+from pyserini_llm_sparse.modelling import fingerprint as fingerprints
 from pyserini_llm_sparse.modelling.model_settings import model_settings
 from pyserini_llm_sparse.modelling.names import EMBEDDED, SPEC_FILE
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
@@ -74,6 +75,18 @@ def test_one_number_in_the_middle_of_a_tensor_counts(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(SpecMismatchError):
         SparseEncoder.load(str(folder), device="cpu")
+
+
+def test_of_a_large_model_places_all_over_its_tensors_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprints, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(fingerprints, "SAMPLED_BYTES", 4)  # the first, the middle and the last 4 bytes alone are v0.1's
+    folder = copied(NAME, tmp_path / "model")
+    first = fingerprint_of(folder)
+    tensors = load_file(folder / "model.safetensors")
+    table = tensors["model.embed_tokens.weight"].flatten()
+    table[len(table) * 11 // 64] += 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert fingerprint_of(folder) != first
 
 
 def test_rotary_positions_say_the_same_in_both_of_their_forms() -> None:
