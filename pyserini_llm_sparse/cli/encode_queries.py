@@ -84,7 +84,7 @@ def command(
     with atomic_file(output) as stream:
         stream.writelines(_lines(found, impacts, output_format))
     if output.is_file():  # not a device or a pipe, beside which nothing belongs
-        loaded.spec.save(sidecar(output))
+        loaded.spec.save(sidecar(output), loaded.checkpoint.made_by)
     terms = sum(map(len, impacts)) / len(impacts)
     say(f"{output}: encoded {count(len(found), 'query')}, {terms:.1f} terms each on average")
     empty = [topic.id for topic, vector in zip(found, impacts, strict=True) if not vector]

@@ -23,7 +23,7 @@ from pyserini_llm_sparse.modelling.folder import ModelFolder
 from pyserini_llm_sparse.modelling.hub import resolve_folder
 from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
 from pyserini_llm_sparse.modelling.query_table import load_query_term_weights, save_query_term_weights
-from pyserini_llm_sparse.modelling.spec import EncodingSpec, same_model
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, same_model, short_fingerprint
 from pyserini_llm_sparse.modelling.tokenizer import TOKENIZER_FILES, TextTokenizer
 
 _MARKS = (SPEC_FILE, "training/config.yaml")  # by which a directory is known to be one of ours
@@ -42,6 +42,7 @@ class Checkpoint:
         query_term_weights: float32 ``[vocabulary]``, the terms' weights in inference-free queries; None if the model
             encodes the queries.
         trust_remote_code: Whether code that comes with the model may run.
+        made_by: The name that its vectors carry; see `names.ModelReference.made_by`.
     """
 
     spec: EncodingSpec
@@ -51,6 +52,7 @@ class Checkpoint:
     base: Path | None = None
     query_term_weights: NDArray[np.float32] | None = None
     trust_remote_code: bool = False
+    made_by: str = ""
 
     @property
     def vocabulary_size(self) -> int:
@@ -96,7 +98,8 @@ def load_checkpoint(reference: ModelReference, folder: ModelFolder | None = None
     if spec.model_fingerprint and not same_model(spec.model_fingerprint, found):
         raise SpecMismatchError(
             f"{folder.path}: weights, configuration or tokenizer are not those that the encoding spec was saved with: "
-            f"model_fingerprint is {spec.model_fingerprint} in {SPEC_FILE}, {found} of the files; restore the files, "
+            f"model_fingerprint is {short_fingerprint(spec.model_fingerprint)} in {SPEC_FILE}, "
+            f"{short_fingerprint(found)} of the files; restore the files, "
             f"or remove model_fingerprint from {SPEC_FILE} if the change was meant"
         )
     return Checkpoint(
@@ -107,6 +110,7 @@ def load_checkpoint(reference: ModelReference, folder: ModelFolder | None = None
         base=base.path if base else None,
         query_term_weights=query_term_weights(folder.path, spec, size),
         trust_remote_code=reference.trust_remote_code,
+        made_by=reference.made_by,
     )
 
 

@@ -57,6 +57,15 @@ class ModelReference:
     precision: str | None = None
     trust_remote_code: bool = False
 
+    @property
+    def made_by(self) -> str:
+        """The name that vectors carry of their model: a hub id, `KEYWORD`, or a directory with the one above it."""
+        if self.model == str(EMBEDDED):
+            return KEYWORD
+        path = Path(self.model)
+        name = "/".join(path.resolve().parts[-2:]) if path.is_dir() else self.model
+        return f"{name}@{self.revision}" if self.revision else name
+
     def with_options(self, **options: Any) -> ModelReference:
         """Return the reference with loading options and spec fields added or replaced; None leaves one as it is."""
         values = {name: getattr(self, name) for name in LOADING_OPTIONS}

@@ -14,12 +14,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError
 from pyserini_llm_sparse.files.atomic import atomic_file
+from pyserini_llm_sparse.files.settings import read_json
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
 
+MADE_BY = "made_by"  # in a file beside the fields: the name of the model, which defines nothing
 ALLOW_MISMATCH = "PYSERINI_LLM_SPARSE_ALLOW_MISMATCH"  # fields that may differ between encoder and index
 
 Attention = Literal["causal", "echo", "bidirectional"]
@@ -91,6 +93,11 @@ class EncodingSpec(BaseModel):
         default="", description="Names weights, configuration and tokenizer; computed when the model is saved."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_name(cls, content: Any) -> Any:
+        return {key: content[key] for key in content if key != MADE_BY} if isinstance(content, dict) else content
+
     @classmethod
     def load(cls, path: str | Path) -> EncodingSpec:
         """Read a spec from a file, or from the `SPEC_FILE` of a directory.
@@ -113,8 +120,12 @@ class EncodingSpec(BaseModel):
         except ValidationError as error:
             raise DataError(f"{path}: not a usable encoding spec: {_reasons(error)}; correct or restore it") from error
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, made_by: str = "") -> Path:
         """Write the spec to a file, or as `SPEC_FILE` into a directory, atomically. Returns the file's path.
+
+        Args:
+            path: The file or directory.
+            made_by: The name of the model that made what the spec lies beside, for messages; see `maker`.
 
         Raises:
             ResourceError: The disk is full, or the folder cannot be written to.
@@ -123,7 +134,8 @@ class EncodingSpec(BaseModel):
         if path.is_dir():
             path = path / SPEC_FILE
         with atomic_file(path) as stream:
-            stream.write(self.model_dump_json(indent=2).encode() + b"\n")
+            content = {**self.model_dump(mode="json"), **({MADE_BY: made_by} if made_by else {})}
+            stream.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
         return path
 
     def digest(self) -> str:
@@ -148,7 +160,14 @@ class EncodingSpec(BaseModel):
             theirs["model_fingerprint"] = own["model_fingerprint"]
         return {field: (own[field], theirs[field]) for field in own if own[field] != theirs[field]}
 
-    def require_equal(self, other: EncodingSpec, here: str, there: str, allowed: Collection[str] = ()) -> None:
+    def require_equal(
+        self,
+        other: EncodingSpec,
+        here: str,
+        there: str,
+        allowed: Collection[str] = (),
+        makers: tuple[str, str] = ("", ""),
+    ) -> None:
         """Refuse another spec that differs in a field that is not among the allowed ones.
 
         Args:
@@ -156,6 +175,7 @@ class EncodingSpec(BaseModel):
             here: What this spec belongs to, for the message (``the encoder csplade``).
             there: What the other belongs to (``the index /data/index``).
             allowed: Names of fields that may differ.
+            makers: Names of this model and of the other, as far as they are known.
 
         Raises:
             SpecMismatchError: Naming each field with both values.
@@ -163,11 +183,16 @@ class EncodingSpec(BaseModel):
         differing = {field: both for field, both in self.difference(other).items() if field not in allowed}
         if not differing:
             return
+        shown = {
+            field: tuple(map(repr, both))
+            if field != "model_fingerprint"
+            else tuple(f"{maker} {short_fingerprint(one)}".strip() for maker, one in zip(makers, both, strict=True))
+            for field, both in differing.items()
+        }
         listed = "; ".join(
-            "model_fingerprint: other weights, or another tokenizer"
-            if field == "model_fingerprint"
-            else f"{field} is {own!r} here, {theirs!r} there"
-            for field, (own, theirs) in differing.items()
+            f"{'the model (weights, settings, tokenizer)' if field == 'model_fingerprint' else field} is {own} here, "
+            f"{theirs} there"
+            for field, (own, theirs) in shown.items()
         )
         raise SpecMismatchError(
             f"{here}: was not made under the same encoding spec as {there}: {listed}; use the encoder that made it, or "
@@ -197,6 +222,26 @@ def same_model(one: str, other: str) -> bool:
     """
     (before, _, rest), (other_before, _, other_rest) = one.partition("+"), other.partition("+")
     return before == other_before and (rest == other_rest or not rest or not other_rest)
+
+
+def short_fingerprint(fingerprint: str) -> str:
+    """Return a fingerprint in as many digits as tell models apart for a reader.
+
+    >>> short_fingerprint("sha256:cb352ba69effc347+06c3f10709042e3b"), short_fingerprint("")
+    ('cb352ba6+06c3f107', 'without fingerprint')
+    """
+    parts = fingerprint.removeprefix("sha256:").split("+")
+    return "+".join(part[:8] for part in parts) or "without fingerprint"
+
+
+def maker(path: str | Path) -> str:
+    """Return the name of the model that a file of a spec carries, empty if it carries none.
+
+    Raises:
+        DataError: The file is not a JSON object.
+    """
+    name = (read_json(Path(path)) or {}).get(MADE_BY)
+    return name if isinstance(name, str) else ""
 
 
 def sidecar(folder: str | Path) -> Path:

@@ -210,9 +210,7 @@ def test_files_that_changed_after_the_save_are_refused(tmp_path: Path) -> None:
     assert load(folder).spec.model_fingerprint, "the same weights under another header are the same model"
     weights = load_file(folder / "model.safetensors")
     save_file({name: tensor * 2 for name, tensor in weights.items()}, folder / "model.safetensors")
-    with pytest.raises(
-        SpecMismatchError, match=r"model_fingerprint is sha256:[\w+]+ in .*, sha256:[\w+]+ of the files"
-    ):
+    with pytest.raises(SpecMismatchError, match=r"model_fingerprint is \w{8}\+\w{8} in .*, \w{8}\+\w{8} of the files"):
         load(folder)
     change_json(folder / SPEC_FILE, model_fingerprint="")
     assert load(folder).spec.model_fingerprint

@@ -276,7 +276,7 @@ def test_a_shard_that_comes_while_the_others_end_the_job_neither_fails_nor_opens
     output = tmp_path / "late" / "vectors"
     run(encoder, corpus, output, shard_id=0, shard_num=2)
     with monkeypatch.context() as patch:
-        patch.setattr(JobState, "finish", lambda self, identity, count: None)
+        patch.setattr(JobState, "finish", lambda self, identity, count, made_by: None)
         run(encoder, corpus, output, shard_id=1, shard_num=2)
     take_over = JobState._take_over
     ended: list[bool | None] = []

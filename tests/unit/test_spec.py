@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, SpecMismatchError
 from pyserini_llm_sparse.indexing.lucene.index_spec import require_index_spec, write_index_spec
-from pyserini_llm_sparse.modelling.names import EMBEDDED, SPEC_FILE
-from pyserini_llm_sparse.modelling.spec import EncodingSpec, same_model, sidecar
+from pyserini_llm_sparse.indexing.vectors import encode_corpus
+from pyserini_llm_sparse.modelling.names import EMBEDDED, SPEC_FILE, parse_encoder_name
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, maker, same_model, short_fingerprint, sidecar
+from pyserini_llm_sparse.plugin.patches import indexing
+from tests.checkpoints import copied
 
 NAMES = ("prefix", "max_length", "top_k")
 
@@ -132,19 +137,47 @@ def test_a_mismatch_names_the_field_and_both_values() -> None:
     spec.require_equal(other, "the encoder", "the index", allowed=["query_top_k", "attention"])
 
 
-def test_another_model_is_told_without_its_digits_and_by_its_name_where_that_is_known(tmp_path: Path) -> None:
+def test_another_model_is_told_by_name_and_a_few_digits_of_both(tmp_path: Path) -> None:
     made = EncodingSpec.load(EMBEDDED)
-    write_index_spec(tmp_path, made)
-    other = made.replace(model_fingerprint="sha256:0123")
-    with pytest.raises(
-        SpecMismatchError, match=r"index .*, which csplade made: model_fingerprint: other weights"
-    ) as caught:
-        require_index_spec(tmp_path, other, "csplade:org/other")
-    assert "sha256" not in str(caught.value)
-    write_index_spec(tmp_path, other)
+    other = made.replace(model_fingerprint="sha256:0123456789+ab")
+    first = short_fingerprint(made.model_fingerprint)
+    model = "the model (weights, settings, tokenizer) is"
+    for name, known in (("", False), ("org/other", True)):
+        write_index_spec(tmp_path, other, name)
+        with pytest.raises(SpecMismatchError) as caught:
+            require_index_spec(tmp_path, made, "csplade")
+        assert f"{model} csplade {first} here, {f'{name} 01234567+ab'.strip()} there; use the" in str(caught.value)
+        assert (f"index {tmp_path}, which {name} made: " in str(caught.value)) is known
+    write_index_spec(tmp_path, made)  # as version 0.1 left it
     with pytest.raises(SpecMismatchError) as caught:
-        require_index_spec(tmp_path, made, "csplade")
-    assert "csplade made" not in str(caught.value)
+        require_index_spec(tmp_path, other, "csplade:org/other")
+    both = f"{model} csplade:org/other 01234567+ab here, csplade {first} there"
+    assert f"index {tmp_path}, which csplade made: {both}" in str(caught.value)
+
+
+def test_the_name_of_the_maker_defines_nothing(tmp_path: Path) -> None:
+    spec = EncodingSpec(attention="causal")
+    path = spec.save(tmp_path / "a.json", "org/möbius")
+    assert EncodingSpec.load(path) == spec
+    assert EncodingSpec.load(path).digest() == spec.digest()
+    assert (maker(path), maker(spec.save(tmp_path / "b.json"))) == ("org/möbius", "")
+
+
+def test_vectors_and_their_index_carry_the_name_of_their_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copied("llama_causal", tmp_path / "runs" / "model")
+    (tmp_path / "corpus.jsonl").write_text('{"id": "1", "text": "a wing"}\n', encoding="utf-8")
+    encode_corpus(SparseEncoder.load(str(folder), device="cpu"), tmp_path / "corpus.jsonl", tmp_path / "vectors")
+    assert maker(sidecar(tmp_path / "vectors")) == "runs/model"
+    assert parse_encoder_name("csplade").made_by == "csplade"
+    assert parse_encoder_name("csplade:org/name,revision=v2").made_by == "org/name@v2"
+    index = tmp_path / "index"
+    index.mkdir()
+    monkeypatch.setattr(sys, "argv", ["x", "--input", str(tmp_path / "vectors"), "--index", str(index), "--impact"])
+    monkeypatch.setattr(indexing, "_Job", type("_Job", (indexing._Job,), {}))
+    indexing.before_index({"__name__": "__main__"})
+    (index / "segments_1").write_bytes(b"")
+    indexing.after_index({})
+    assert maker(index / SPEC_FILE) == "runs/model"
 
 
 def test_fields_can_be_set_from_text() -> None:

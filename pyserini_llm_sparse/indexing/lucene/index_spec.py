@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyserini_llm_sparse.files.atomic import disk_errors
 from pyserini_llm_sparse.modelling.names import EMBEDDED, KEYWORD, SPEC_FILE
-from pyserini_llm_sparse.modelling.spec import ALLOW_MISMATCH, EncodingSpec
+from pyserini_llm_sparse.modelling.spec import ALLOW_MISMATCH, EncodingSpec, maker
 
 _logger = logging.getLogger(__name__)
 
@@ -20,9 +20,9 @@ def read_index_spec(index: str | Path) -> EncodingSpec | None:
     return EncodingSpec.load(path) if path.is_file() else None
 
 
-def write_index_spec(index: str | Path, spec: EncodingSpec) -> Path:
+def write_index_spec(index: str | Path, spec: EncodingSpec, made_by: str = "") -> Path:
     """Put the spec into the index directory: Lucene leaves files alone that are not its own."""
-    return spec.save(Path(index) / SPEC_FILE)
+    return spec.save(Path(index) / SPEC_FILE, made_by)
 
 
 def require_index_spec(
@@ -51,10 +51,14 @@ def require_index_spec(
         return None
     by_variable = [field.strip() for field in os.environ.get(ALLOW_MISMATCH, "").split(",")]
     of_documents = [field for field in EncodingSpec.model_fields if field.startswith("document_")]
-    there = f"index {index}"
-    if _is_embedded(carried) and not _is_embedded(spec):
-        there += f", which {KEYWORD} made"
-    spec.require_equal(carried, f"encoder {encoder}", there, allowed={*allowed, *by_variable, *of_documents})
+    made_by = maker(Path(index) / SPEC_FILE) or (KEYWORD if _is_embedded(carried) else "")
+    spec.require_equal(
+        carried,
+        f"encoder {encoder}",
+        f"index {index}" + (f", which {made_by} made" if made_by else ""),
+        allowed={*allowed, *by_variable, *of_documents},
+        makers=(encoder, made_by),
+    )
     return carried
 
 
@@ -75,13 +79,14 @@ def set_index_spec_aside(index: str | Path) -> None:
             path.replace(_aside(path))
 
 
-def settle_index_spec(index: str | Path, written: bool, spec: EncodingSpec | None) -> None:
+def settle_index_spec(index: str | Path, written: bool, spec: EncodingSpec | None, made_by: str = "") -> None:
     """Leave an index with its spec after `set_index_spec_aside`.
 
     Args:
         index: The index directory.
         written: Whether it was written anew; if not, it gets back the spec that it had, which takes no space.
         spec: The new one, None if the new content has none.
+        made_by: The name of its model, as far as that is known.
 
     Raises:
         ResourceError: The disk is full, or the folder cannot be written to.
@@ -94,7 +99,7 @@ def settle_index_spec(index: str | Path, written: bool, spec: EncodingSpec | Non
             return
         _aside(path).unlink(missing_ok=True)
     if spec is not None:
-        write_index_spec(index, spec)
+        write_index_spec(index, spec, made_by)
 
 
 def _aside(path: Path) -> Path:

@@ -107,7 +107,7 @@ def encode_corpus(
             window_count = job.run(corpus, source, (shard_id, shard_num), on_error)
         finally:
             source.close()
-        manifest = state.finish(identity, window_count)
+        manifest = state.finish(identity, window_count, encoder.checkpoint.made_by)
     finally:
         state.close()
     parts = (

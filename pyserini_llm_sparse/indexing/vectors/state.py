@@ -158,7 +158,7 @@ class JobState:
         self._record(part)
         self.parts[part.window] = part
 
-    def finish(self, identity: JobIdentity, window_count: int) -> Manifest | None:
+    def finish(self, identity: JobIdentity, window_count: int, made_by: str = "") -> Manifest | None:
         """Write what describes the whole output once all parts, also those of other shards, are there.
 
         Returns:
@@ -167,7 +167,7 @@ class JobState:
         # Two shards may end at once; the second finds the first one's manifest, and perhaps no folder for its lock.
         try:
             with self._job_lock:
-                manifest = self.manifest() or self._whole(identity, window_count)
+                manifest = self.manifest() or self._whole(identity, window_count, made_by)
                 if manifest is not None:
                     self.clear()  # with the lock: a process that has just come must not open the job again meanwhile
         except FileNotFoundError:
@@ -220,14 +220,14 @@ class JobState:
         self._work.write(_JOB, identity.model_dump_json().encode())
         self.manifest_path.unlink(missing_ok=True)
 
-    def _whole(self, identity: JobIdentity, window_count: int) -> Manifest | None:
+    def _whole(self, identity: JobIdentity, window_count: int, made_by: str) -> Manifest | None:
         """Describe the output if all its parts are there; None if not."""
         parts = {part.window: part for part in self._recorded()}
         if set(parts) != set(range(window_count)):
             return None
-        return self._describe(identity, [parts[window] for window in range(window_count)])
+        return self._describe(identity, [parts[window] for window in range(window_count)], made_by)
 
-    def _describe(self, identity: JobIdentity, parts: list[Part]) -> Manifest:
+    def _describe(self, identity: JobIdentity, parts: list[Part], made_by: str) -> Manifest:
         """Write the report of skipped documents, the spec and, last, the manifest."""
         reports = [report for part in parts for report in (*part.skipped, *part.empty)]
         if reports:
@@ -236,7 +236,7 @@ class JobState:
         else:
             self.skipped_path.unlink(missing_ok=True)
         with disk_errors(sidecar(self.output)):
-            identity.spec.save(sidecar(self.output))
+            identity.spec.save(sidecar(self.output), made_by)
         manifest = Manifest(
             identity=identity,
             documents=sum(part.documents for part in parts),

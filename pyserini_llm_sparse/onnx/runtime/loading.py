@@ -98,6 +98,7 @@ def load_export(
         tokens=tokenizer.tokens(export.vocabulary_size),
         folder=folder.path,
         query_term_weights=query_term_weights(folder.path, spec, export.vocabulary_size),
+        made_by=reference.made_by,
     )
     return checkpoint, ExportLoader(folder.path, export, device, threads)
 

@@ -124,7 +124,8 @@ def patch_encode(command: dict[str, Any]) -> None:
         def __exit__(self, kind: Any, error: Any, traceback: Any) -> Any:
             result = super().__exit__(kind, error, traceback)
             if kind is None and loaded:
-                loaded[0].encoder.spec.save(sidecar(observed.parsed["output"].embeddings))
+                encoder = loaded[0].encoder
+                encoder.spec.save(sidecar(observed.parsed["output"].embeddings), encoder.checkpoint.made_by)
             return result
 
     command.update(argparse=observed, init_encoder=init_encoder, JsonlRepresentationWriter=WriterWithSpec)

@@ -14,7 +14,7 @@ from pyserini_llm_sparse.errors import LlmSparseError, SpecMismatchError
 from pyserini_llm_sparse.files.walk import files_below
 from pyserini_llm_sparse.indexing.lucene import index_state, set_index_spec_aside, settle_index_spec
 from pyserini_llm_sparse.modelling.names import SPEC_FILE
-from pyserini_llm_sparse.modelling.spec import EncodingSpec, find_sidecar
+from pyserini_llm_sparse.modelling.spec import EncodingSpec, find_sidecar, maker
 from pyserini_llm_sparse.plugin.command_line import one_line_errors
 
 _logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class _Job:
 
     index: Path | None = None
     spec: EncodingSpec | None = None
+    made_by: str = ""
     state_before: object = None
 
 
@@ -44,6 +45,7 @@ def before_index(command: dict[str, Any]) -> None:
         inside = [path for path in files_below(folder) if path.name.endswith(f".{SPEC_FILE}")]
     try:
         _Job.spec = _single_spec(beside + inside)
+        _Job.made_by = next((name for path in beside + inside if (name := maker(path))), "")
         set_index_spec_aside(index)
     except LlmSparseError as error:
         with one_line_errors():
@@ -68,7 +70,7 @@ def after_index(command: dict[str, Any]) -> None:
     if job.index is None:
         return
     with one_line_errors():
-        settle_index_spec(job.index, index_state(job.index) != job.state_before, job.spec)
+        settle_index_spec(job.index, index_state(job.index) != job.state_before, job.spec, job.made_by)
 
 
 def _single_spec(paths: list[Path]) -> EncodingSpec | None:
