@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
@@ -217,6 +218,31 @@ def test_tables_are_in_the_page_without_its_script(result: Result, data: PageDat
     assert "python -m pyserini.encode input --corpus " in static
     for name, version in (*data["machine"], *data["versions"]):
         assert name in static and version in static
+
+
+def test_names_that_hold_markup_are_shown_as_they_stand_in_markdown(result: Result) -> None:
+    markdown = pytest.importorskip("markdown_it", reason="markdown-it-py reads Markdown").MarkdownIt(
+        "gfm-like", {"linkify": False}
+    )
+    name = "a|b <img src=x> `c` *d* [e](f) \\ _g_ snake_case &amp; ~~h~~"
+    recipe, found = result.recipe, result.collections["first"]
+    systems = {name if system == "csplade" else system: kind for system, kind in recipe.systems.items()}
+    renamed = CollectionResult(
+        replace(found.plan, name=name),
+        {name if system == "csplade" else system: scores for system, scores in found.scores.items()},
+        costs={name if system == "csplade" else system: costs for system, costs in found.costs.items()},
+        problems={name: "why\n# not"},
+    )
+    changed = Result(
+        recipe.model_copy(update={"title": name, "systems": systems, "budgets": {}, "means": {}}),
+        {name: renamed}, result.records, 0, 1.0, 1.0,
+    )  # fmt: skip
+    elements = Elements(markdown.render(report(changed)))
+    tags = [tag for tag, _ in elements.found]
+    assert not {"img", "em", "a", "s"} & set(tags)
+    assert tags.count("td") == len(found.scores) * tags.count("th")
+    for place, times in (("h1", 1), ("h2", 1), ("td", 2), ("li", 1)):
+        assert "".join(elements.texts[place]).count(name) == times, place
 
 
 def test_budgets_are_told_beside_the_costs_in_both_reports(result: Result, text: str) -> None:

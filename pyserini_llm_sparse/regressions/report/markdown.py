@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +16,7 @@ from pyserini_llm_sparse.system import allowed_cores, installed_version
 
 SIGNIFICANT = 0.05
 COUNTS = ("documents", "without text", "queries", "judgements")
+_MARKUP = re.compile(r"[\\`|<>*\[\]&~$]|(?<!\w)_|_(?!\w)")
 _PACKAGES = ("pyserini-llm-sparse", "pyserini", "torch", "transformers", "onnxruntime", "ir-measures")
 
 
@@ -57,30 +59,36 @@ def as_json(result: Result) -> dict[str, Any]:
     }
 
 
+def plain(text: str) -> str:
+    """Return a text as Markdown that shows it as it stands, in one line: a name may hold what is markup there."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+
+
 def score_table(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> Iterator[str]:
     """Yield the lines of a table of scores, by system and measure."""
     measures = result.recipe.measures
-    yield _row(["system", *measures])
+    yield _row(["system", *map(plain, measures)])
     yield _row(["---"] * (len(measures) + 1))
     for system in result.recipe.systems:
         if system in scores:
-            yield _row([system, *(_score_cell(scores[system][measure]) for measure in measures)])
+            yield _row([plain(system), *(_score_cell(scores[system][measure]) for measure in measures)])
 
 
 def _lines(result: Result) -> Iterator[str]:
     recipe = result.recipe
-    yield f"# {recipe.title}"
+    yield f"# {plain(recipe.title)}"
     if recipe.about:
         yield from ("", recipe.about.strip())
     for name, found in result.collections.items():
-        yield from ("", f"## {name}", "")
+        yield from ("", f"## {plain(name)}", "")
         yield from _collection(result, found)
     for name, scores in result.means.items():
-        yield from ("", f"## {name}", "", f"Means of {', '.join(recipe.means[name])}.", "")
+        yield from ("", f"## {plain(name)}", "", f"Means of {plain(', '.join(recipe.means[name]))}.", "")
         yield from score_table(result, scores)
-    yield from ("", "## Commands", "", "```bash")
-    yield from (shown for step in result.steps if (shown := step.shown()))
-    yield from ("```", "", "## Machine and versions", "")
+    commands = [shown for step in result.steps if (shown := step.shown())]
+    fence = "`" * (1 + max((len(run) for shown in commands for run in re.findall("`+", shown)), default=2))
+    fence = max("```", fence, key=len)
+    yield from ("", "## Commands", "", f"{fence}bash", *commands, fence, "", "## Machine and versions", "")
     cores = allowed_cores()
     yield f"{platform.platform()}, {platform.machine()}, Python {platform.python_version()}" + (
         f", {cores} core{'s' if cores > 1 else ''}" if cores else ""
@@ -101,11 +109,11 @@ def _collection(result: Result, found: CollectionResult) -> Iterator[str]:
     if len(found.scores) > 1:
         yield (
             f"In brackets: {CONFIDENCE:.0%} of the means of resampled queries. ▲ better and ▼ worse than "
-            f"{result.recipe.against}, by a paired t-test with p < {SIGNIFICANT} after Holm's correction."
+            f"{plain(result.recipe.against)}, by a paired t-test with p < {SIGNIFICANT} after Holm's correction."
         )
         yield ""
     yield from _costs(result, found)
-    yield from (f"- {system} failed: {problem}" for system, problem in found.problems.items())
+    yield from (f"- {plain(system)} failed: {plain(problem)}" for system, problem in found.problems.items())
 
 
 def _costs(result: Result, found: CollectionResult) -> Iterator[str]:
@@ -113,7 +121,7 @@ def _costs(result: Result, found: CollectionResult) -> Iterator[str]:
     yield _row(["---"] * (len(QUANTITIES) + 1))
     for system in found.scores:
         costs, held = asdict(found.costs[system]), result.budgets[found.plan.name].get(system, {})
-        yield _row([system, *(_cost_cell(one, costs[one.field], held.get(one.field)) for one in QUANTITIES)])
+        yield _row([plain(system), *(_cost_cell(one, costs[one.field], held.get(one.field)) for one in QUANTITIES)])
     yield ""
     yield (
         "Documents per second: the whole command. Query: encoding one query and finding its ten best documents, on one "
@@ -127,7 +135,7 @@ def _score_cell(score: Score) -> str:
     if score.p_value is not None and score.p_value < SIGNIFICANT:
         cell += " ▲" if score.is_better else " ▼"
     if score.verdict is not None and score.expected is not None:
-        cell += f" {score.verdict}" + (f" ({score.expected.source} {score.expected.score:g})"
+        cell += f" {score.verdict}" + (f" ({plain(score.expected.source)} {score.expected.score:g})"
                                        if score.verdict != "OK" else "")  # fmt: skip
     return cell
 
