@@ -44,7 +44,9 @@ class OnError(StrEnum):
 def command(
     corpus: Annotated[
         str,
-        typer.Option(help="A JSONL or TSV file, a folder of them, a BEIR folder, or irds:DATASET; .gz and .zst too."),
+        typer.Option(
+            help="A JSONL, TSV, CSV or Parquet file, also packed, a folder of them, a BEIR folder, or irds:DATASET."
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Folder for the vectors; it must hold nothing else.")],
     encoder: options.Encoder = KEYWORD,

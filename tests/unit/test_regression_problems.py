@@ -16,6 +16,7 @@ from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.regressions.outcome.details import read_explanations, read_measured
 from pyserini_llm_sparse.regressions.outcome.problems import contained
 from pyserini_llm_sparse.regressions.outcome.results import Result
+from pyserini_llm_sparse.regressions.report.markdown import plain
 from pyserini_llm_sparse.regressions.runner import score_collection, write_reports
 from tests.report_results import made_up_result
 
@@ -51,7 +52,9 @@ def regress(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(told.out)["collections"]["small"]
     markdown, page = (Path("work", "recipe", name).read_text() for name in ("report.md", "report.html"))
     for system, problem in found["problems"].items():
-        assert f"- {system} failed: {problem}" in markdown and f"<strong>{system}</strong> failed: " in page
+        assert (
+            f"- {plain(system)} failed: {plain(problem)}" in markdown and f"<strong>{system}</strong> failed: " in page
+        )
         assert problem in told.err and "unexpected" not in problem
     for system in found["scores"]:
         assert f"\n| {system} | " in markdown and f'<span class="name">{system}</span>' in page
