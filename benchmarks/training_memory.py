@@ -126,7 +126,8 @@ def batch(sizes: Namespace) -> Steps:
 
     def loss_of(queries: Tensor, documents: Tensor) -> Tensor:
         query_keys, document_keys = (torch.arange(len(side), device=side.device) for side in (queries, documents))
-        keys = {"query_keys": query_keys, "document_keys": document_keys}
+        relevant = query_keys[:, None] * 2 == document_keys
+        keys = {"query_keys": query_keys, "document_keys": document_keys, "relevant": relevant}
         return objective(queries, documents, **keys, teacher_scores=None, ramp=1.0)[0]
 
     def plain() -> Tensor:

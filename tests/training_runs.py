@@ -27,13 +27,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def examples(number: int = 32) -> list[Example]:
-    """Queries, positives and two negatives each, with texts of different lengths, each text once."""
+    """Queries, positives and two negatives each, with texts of different lengths.
+
+    The negatives of each are those of the next as well; half of the queries have the next but one's as further
+    positives.
+    """
     texts = list(dict.fromkeys(sentences()))
     long = [" ".join(texts[place : place + 1 + place % 3]) for place in range(len(texts) - 3)]
-    return [
-        Example(texts[place][4:], (long[place],), (long[place + 60], long[place + 100]), (3.0,), (1.0, 0.5))
-        for place in range(number)
-    ]
+    made = []
+    for place in range(number):
+        negatives = (long[place + 60], long[place + 61])
+        positives = (long[place], *((long[place + 62], long[place + 63]) if place % 2 else ()))
+        made.append(Example(texts[place][4:], positives, negatives, (3.0,) * len(positives), (1.0, 0.5)))
+    return made
 
 
 def run_config(folder: Path, model: str = "llama_causal", trainer: dict[str, Any] | None = None, **fields: Any) -> Any:

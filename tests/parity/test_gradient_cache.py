@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyserini_llm_sparse.training.objectives.negatives import holds
 from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
 from pyserini_llm_sparse.training.retriever.building import build_model, starting_checkpoint
 from pyserini_llm_sparse.training.retriever.gradient_cache import cached_backward
@@ -25,10 +26,11 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def loss_of(config: Any, inputs: dict[str, Tensor], queries: Tensor, documents: Tensor) -> Tensor:
+def loss_of(config: Any, inputs: dict[str, Tensor], queries: Tensor, documents: Tensor, ramp: float = 0.5) -> Tensor:
     rest = {name: inputs[name] for name in ("query_keys", "document_keys")}
+    rest["relevant"] = holds(inputs["positive_keys"], inputs["document_keys"])
     teacher = inputs.get("teacher_scores")
-    return RetrievalObjective(config)(queries, documents, **rest, teacher_scores=teacher, ramp=0.5)[0]
+    return RetrievalObjective(config)(queries, documents, **rest, teacher_scores=teacher, ramp=ramp)[0]
 
 
 def texts(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -100,11 +102,9 @@ def test_accumulation_takes_the_mean_of_the_micro_batches(size: int | None, tmp_
     run = trainer(config, tmp_path, callbacks=[first])
     micro_batches = list(run.get_train_dataloader())[:2]
     reference = build_model(config)
-    objective = RetrievalObjective(config)
     losses = []
     for inputs in micro_batches:
-        keys = {name: inputs[name] for name in ("query_keys", "document_keys")}
-        losses.append(objective(*reference(**texts(inputs)), **keys, teacher_scores=None, ramp=1.0)[0])
+        losses.append(loss_of(config, inputs, *reference(**texts(inputs)), ramp=1.0))
     (sum(losses) / 2).backward()
     run.train()
     assert distance(first.gradient, gradient(reference)) < 1e-5

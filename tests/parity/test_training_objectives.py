@@ -13,8 +13,9 @@ from hypothesis import strategies as st  # noqa: E402
 
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig  # noqa: E402
 from pyserini_llm_sparse.training.objectives import regularisation  # noqa: E402
+from pyserini_llm_sparse.training.objectives.negatives import holds, not_negatives, repeated  # noqa: E402
 from pyserini_llm_sparse.training.objectives.pruning import keep_top  # noqa: E402
-from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective, not_negatives  # noqa: E402
+from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective  # noqa: E402
 
 # --- the formulas, one number at a time -------------------------------------------------------------------------------
 
@@ -28,35 +29,40 @@ def softmax(scores):
     return [torch.exp(score) / total for score in scores]
 
 
-def loop_info_nce(config, queries, documents, query_keys, document_keys):
+def loop_info_nce(config, queries, documents, query_keys, document_keys, judged):
+    """`judged`: for each row the keys of its query's positives."""
     each, total = len(documents) // len(queries), 0.0
     for row, query in enumerate(queries):
-        relevant = {document_keys[other * each] for other, key in enumerate(query_keys) if key == query_keys[row]}
-        rivals = []
+        relevant = set().union(*(judged[other] for other, key in enumerate(query_keys) if key == query_keys[row]))
+        rivals, counted = [], set()
         for column, document in enumerate(documents):
-            own = column // each == row
-            is_negative = document_keys[column] not in relevant and (own or config.in_batch_negatives)
-            if column == row * each or is_negative:
+            key, own = document_keys[column], column // each == row
+            if column == row * each:
+                rivals.append(torch.exp(dot(query, document) / config.score_temperature))
+            elif key not in relevant and key not in counted and (own or config.in_batch_negatives):
+                counted.add(key)
                 rivals.append(torch.exp(dot(query, document) / config.score_temperature))
         total = total - torch.log(torch.exp(dot(query, documents[row * each]) / config.score_temperature) / sum(rivals))
     return total / len(queries)
 
 
-def loop_distillation(config, queries, documents, teacher):
+def loop_distillation(config, queries, documents, document_keys, teacher):
     each, total, terms = len(documents) // len(queries), 0.0, 0
     for row, query in enumerate(queries):
+        keys = document_keys[row * each : (row + 1) * each]
         student = [dot(query, document) for document in documents[row * each : (row + 1) * each]]
+        places = [place for place in range(each) if keys[place] not in keys[:place]]
         if config.distillation == "margin-mse":
-            for negative in range(1, each):
+            for negative in places[1:]:
                 margin = student[0] - student[negative]
                 total = total + (margin - (teacher[row][0] - teacher[row][negative])) ** 2
                 terms += 1
         else:
-            expected = softmax([score / config.teacher_temperature for score in teacher[row]])
-            found = softmax([score / config.score_temperature for score in student])
+            expected = softmax([teacher[row][place] / config.teacher_temperature for place in places])
+            found = softmax([student[place] / config.score_temperature for place in places])
             total = total + sum(p * torch.log(p / q) for p, q in zip(expected, found, strict=True))
             terms += 1
-    return total / terms
+    return total / max(terms, 1) + 0 * sum(map(sum, (*queries, *documents)))
 
 
 def loop_regulariser(kind, vectors):
@@ -84,7 +90,7 @@ def loop_top(kind, vector, terms):
     return [torch.relu(weight - first_dropped) for weight in vector]
 
 
-def loop_objective(config, queries, documents, query_keys, document_keys, teacher, ramp):
+def loop_objective(config, queries, documents, query_keys, document_keys, judged, teacher, ramp):
     """The whole objective over tensors of float64, taken apart into numbers; differentiable."""
     queries, documents = (
         [loop_top(config.training_top_k_kind, list(vector), config.training_top_k) for vector in vectors]
@@ -92,10 +98,11 @@ def loop_objective(config, queries, documents, query_keys, document_keys, teache
     )
     parts = {}
     if config.uses_contrast:
-        contrast = loop_info_nce(config, queries, documents, query_keys.tolist(), document_keys.tolist())
+        contrast = loop_info_nce(config, queries, documents, query_keys.tolist(), document_keys.tolist(), judged)
         parts["contrastive"] = config.contrastive_weight * contrast
     if config.uses_teacher:
-        parts["distillation"] = config.distillation_weight * loop_distillation(config, queries, documents, teacher)
+        distilled = loop_distillation(config, queries, documents, document_keys.tolist(), teacher)
+        parts["distillation"] = config.distillation_weight * distilled
     if config.query_regulariser_weight:
         parts["query_regulariser"] = (
             config.query_regulariser_weight * ramp * loop_regulariser(config.regulariser, queries)
@@ -120,11 +127,25 @@ def vectors(count, dimensions, generator):
     return torch.relu(weights - 0.4) * 2
 
 
+def judged(given, seed=0):
+    """The keys of each query's positives: the one that is drawn, and up to three more that the batch may hold."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    keys, count = given["document_keys"].tolist(), len(given["query_keys"])
+    more = torch.randint(0, len(keys), (count, 3), generator=generator).tolist()
+    return [
+        {keys[row * (len(keys) // count)], *(keys[place] for place in more[row][: row % 4])} for row in range(count)
+    ]
+
+
+def relevant(document_keys, sets):
+    return torch.tensor([[key in one for key in document_keys.tolist()] for one in sets])
+
+
 def batch(queries=4, negatives=2, dimensions=6, seed=0, texts=None):
     """Vectors, keys and a teacher's scores; with few `texts`, documents and queries repeat."""
     generator = torch.Generator().manual_seed(seed)
     count = queries * (1 + negatives)
-    return {
+    given = {
         "queries": vectors(queries, dimensions, generator),
         "documents": vectors(count, dimensions, generator),
         "query_keys": torch.randint(0, texts or 2**62, (queries,), generator=generator),
@@ -133,6 +154,12 @@ def batch(queries=4, negatives=2, dimensions=6, seed=0, texts=None):
         else torch.randint(0, texts, (count,), generator=generator),
         "teacher_scores": torch.randn(queries, 1 + negatives, generator=generator, dtype=torch.float64) * 3,
     }
+    return with_relevant(given, [{key} for key in given["document_keys"].tolist()[:: 1 + negatives]])
+
+
+def with_relevant(given, sets):
+    """Say that these keys are all that is relevant to each query."""
+    return {**given, "relevant": relevant(given["document_keys"], sets)}
 
 
 def with_gradient(given, dtype=torch.float64):
@@ -144,6 +171,8 @@ def with_gradient(given, dtype=torch.float64):
 
 def check(config, given, ramp=0.6, dtype=torch.float64, tolerance=1e-10):
     """Hold value, parts and gradient of our objective against the loops."""
+    sets = judged(given)
+    given = with_relevant(given, sets)
     exact, ours = with_gradient(given), with_gradient(given, dtype)
     expected, expected_parts = loop_objective(
         config,
@@ -151,6 +180,7 @@ def check(config, given, ramp=0.6, dtype=torch.float64, tolerance=1e-10):
         exact["documents"],
         given["query_keys"],
         given["document_keys"],
+        sets,
         given["teacher_scores"],
         ramp,
     )
@@ -244,9 +274,11 @@ def test_any_shape_gives_the_formula(
     check(config, batch(queries, negatives, dimensions, seed, texts), ramp=ramp)
 
 
-def test_a_document_equal_to_the_positive_is_no_negative():
+@pytest.mark.parametrize("drawn", [True, False], ids=["the positive that is drawn", "one that is not"])
+def test_a_judged_positive_is_no_negative_wherever_in_the_batch_it_comes_from(drawn):
     given = with_gradient(batch(queries=2, negatives=1))
-    given["document_keys"] = torch.tensor([7, 1, 2, 7])  # the second query's negative is the first one's positive
+    given["document_keys"] = torch.tensor([7 if drawn else 8, 1, 2, 7])  # the second query's negative is the first's 7
+    given["relevant"] = relevant(given["document_keys"], [{7, 8}, {2}])
     loss, _ = RetrievalObjective(run_file(negatives=1))(**given, ramp=0.0)
     given["queries"].retain_grad()
     loss.backward()
@@ -257,21 +289,71 @@ def test_a_document_equal_to_the_positive_is_no_negative():
 
 
 def test_the_positives_of_one_query_in_two_rows_do_not_push_each_other_away():
-    found = not_negatives(torch.tensor([5, 5, 6]), torch.tensor([10, 11, 20, 21, 30, 20]))
+    documents = torch.tensor([10, 11, 20, 21, 30, 20])
+    found = not_negatives(torch.tensor([5, 5, 6]), documents, relevant(documents, [{10}, {20}, {30}]))
     assert found.tolist() == [
         [False, False, True, False, False, True],  # 20 is a positive of the same query, wherever it stands
         [True, False, False, False, False, True],
-        [False, False, False, False, False, False],
+        [False, False, False, False, False, True],  # to the third query it is a negative, but not twice
     ]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=4)
+)
+def test_sets_hold_what_they_hold(sets):
+    most = max(map(len, sets))
+    rows = [sorted(one) + [max(one)] * (most - len(one)) for one in sets]
+    keys = [*range(10), *(key for one in sets for key in one)]
+    assert holds(torch.tensor(rows), torch.tensor(keys)).tolist() == [[key in one for key in keys] for one in sets]
+
+
+@given(st.lists(st.integers(0, 4), max_size=9))
+def test_of_equal_keys_the_first_counts(keys):
+    assert repeated(torch.tensor(keys, dtype=torch.long)).tolist() == [
+        key in keys[:place] for place, key in enumerate(keys)
+    ]
+
+
+@pytest.mark.parametrize("ranking", sorted(RANKING))
+def test_a_document_that_stands_in_a_batch_several_times_counts_once(ranking):
+    """Two negatives where four were wanted, so that both come twice: the loss is that of two."""
+    twice = batch(queries=3, negatives=4)
+    place = torch.tensor([0, 1, 2, 1, 2])
+    for name in ("documents", "document_keys"):
+        rows = twice[name].view(3, 5, -1)[:, place]
+        twice[name] = rows.reshape(15, -1).squeeze(1) if name == "document_keys" else rows.reshape(15, -1)
+    twice["teacher_scores"] = twice["teacher_scores"][:, place]
+    once = {name: twice[name] for name in ("queries", "query_keys")}
+    once["documents"] = twice["documents"].view(3, 5, -1)[:, :3].reshape(9, -1)
+    once["document_keys"] = twice["document_keys"].view(3, 5)[:, :3].reshape(-1)
+    once["teacher_scores"] = twice["teacher_scores"][:, :3]
+    sets = [{key} for key in once["document_keys"].tolist()[::3]]
+    objective = RetrievalObjective(run_file(**RANKING[ranking]))
+    found, expected = (objective(**with_relevant(given, sets), ramp=0.0)[0] for given in (twice, once))
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_query_without_any_negative_left_costs_nothing():
     given = with_gradient(batch(queries=2, negatives=0))
     given["document_keys"] = torch.tensor([3, 3])
+    given["relevant"] = torch.ones(2, 2, dtype=torch.bool)
     loss, _ = RetrievalObjective(run_file(negatives=0))(**given, ramp=0.0)
     loss.backward()
     assert loss.item() == 0
     assert given["queries"].grad.eq(0).all()
+
+
+@pytest.mark.parametrize("distillation", ["kl", "margin-mse"])
+def test_a_pair_among_triplets_is_filled_up_with_its_positive_and_teaches_nothing_by_it(distillation):
+    given = batch(queries=2, negatives=1)
+    given["document_keys"] = torch.tensor([7, 7, 2, 3])
+    given["documents"][1] = given["documents"][0]
+    given = with_gradient(with_relevant(given, [{7}, {2}]))
+    config = run_file(negatives=1, objective="distillation", distillation=distillation)
+    RetrievalObjective(config)(**given, ramp=0.0)[0].backward()
+    assert given["queries"].grad[0].eq(0).all() and given["documents"].grad[:2].eq(0).all()
+    assert given["queries"].grad[1].ne(0).any()
 
 
 def test_dense_vectors_are_neither_cut_nor_regularised():

@@ -72,14 +72,25 @@ def test_a_batch_holds_each_query_with_its_positive_first_tokenised_as_the_encod
     assert all(set(group[1:]) <= set(each.negatives) for each, group in zip(given, groups, strict=True))
     assert batch["document_keys"].tolist() == [text_key(text) for text in documents]
     assert batch["query_keys"].tolist() == [text_key(each.query) for each in given]
+    assert batch["positive_keys"].tolist() == [[text_key(each.positives[0])] for each in given]
     assert "teacher_scores" not in batch
-    assert len(batch) == 8
+    assert len(batch) == 9
 
 
 def test_without_negatives_a_query_has_its_positive_alone() -> None:
     batch = collator(negatives=0)([example(0, negatives=0), example(1)])
     assert batch["document_input_ids"].shape[0] == 2
     assert batch["document_keys"].tolist() == [text_key("The wing 0 0."), text_key("The wing 1 0.")]
+
+
+def test_a_query_brings_the_keys_of_all_its_positives_those_of_other_examples_too() -> None:
+    data = ExampleDataset([
+        example(0, positives=3), example(1), Example("the query 0", ("Another wing.",), ("A plane.",))
+    ])  # fmt: skip
+    batch = collator(negatives=1)([data[number] for number in range(3)])
+    first = {text_key(text) for text in (*example(0, positives=3).positives, "Another wing.")}
+    assert [set(row) for row in batch["positive_keys"].tolist()] == [first, {text_key("The wing 1 0.")}, first]
+    assert batch["positive_keys"].shape == (3, 4) and batch["positive_keys"].diff(dim=1).ge(0).all()
 
 
 def test_keys_are_the_same_in_each_process_and_fit_63_bits() -> None:

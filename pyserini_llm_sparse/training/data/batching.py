@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +27,11 @@ SHUFFLE_BUFFER = 4096
 
 
 class EpochExample(NamedTuple):
-    """An example in an epoch, which decides what is drawn of it."""
+    """An example in an epoch, which decides what is drawn of it, with the keys of other examples' positives."""
 
     example: Example
     epoch: int
+    positive_keys: tuple[int, ...] = ()
 
 
 class Group(NamedTuple):
@@ -40,7 +42,10 @@ class Group(NamedTuple):
 
 
 class ExampleDataset(EpochDataset[EpochExample]):
-    """Examples in memory; equal documents are held once."""
+    """Examples in memory; equal documents are held once.
+
+    An example comes with the keys of all positives of its query, also of those that stand in other examples.
+    """
 
     def __init__(self, examples: Iterable[Example]) -> None:
         """Hold all examples.
@@ -52,13 +57,20 @@ class ExampleDataset(EpochDataset[EpochExample]):
         self.examples = [_sharing(example, known) for example in examples]
         if not self.examples:
             raise DataError("train: no training examples: the sources hold none; check the paths")
+        self._keys = [tuple(map(text_key, (example.query, *example.positives))) for example in self.examples]
+        times = Counter(query for query, *_ in self._keys)
+        shared: dict[int, set[int]] = {}
+        for query, *positives in self._keys:
+            if times[query] > 1:
+                shared.setdefault(query, set()).update(positives)
+        self._shared = {query: tuple(positives) for query, positives in shared.items()}
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> EpochExample:
         epoch, number = self.place(index)
-        return EpochExample(self.examples[number], epoch)
+        return EpochExample(self.examples[number], epoch, self._shared.get(self._keys[number][0], ()))
 
     def sampler(self, seed: int, block: int) -> DistinctSampler:
         """Return the sampler that keeps equal queries and equal positives out of a block of examples.
@@ -67,8 +79,7 @@ class ExampleDataset(EpochDataset[EpochExample]):
             seed: Seed of the order.
             block: Examples that meet in a step: batch size per device x processes x accumulation steps.
         """
-        keys = [tuple(map(text_key, (example.query, *example.positives))) for example in self.examples]
-        return DistinctSampler(self, seed, block, keys)
+        return DistinctSampler(self, seed, block, self._keys)
 
 
 class StreamedExamples(IterableDataset[EpochExample]):
@@ -156,14 +167,16 @@ class RetrievalCollator:
             ``query_input_ids``, ``query_attention_mask``, ``query_pool_mask``: int64 ``[B, query length]``;
             ``document_input_ids``, ``document_attention_mask``, ``document_pool_mask``: int64 ``[B * (1 + n), document
             length]``; ``query_keys``: int64 ``[B]`` and ``document_keys``: int64 ``[B * (1 + n)]``, equal where texts
-            are; for objectives with a teacher ``teacher_scores``: float32 ``[B, 1 + n]``.
+            are; ``positive_keys``: int64 ``[B, most]``, the keys of all documents that are judged relevant to a query,
+            in ascending order, the last one repeated; for objectives with a teacher ``teacher_scores``: float32
+            ``[B, 1 + n]``.
 
         Raises:
             DataError: An example has no negative where one is needed, or no scores, or a text gives no token.
         """
         drawn = [each if isinstance(each, EpochExample) else EpochExample(each, self.epoch) for each in examples]
-        groups = [self.group(example, epoch) for example, epoch in drawn]
-        sources = [example for example, _ in drawn]
+        groups = [self.group(each.example, each.epoch) for each in drawn]
+        sources = [each.example for each in drawn]
         queries = [example.query for example in sources]
         documents = [text for group in groups for text in group.documents]
         owners = [example for example in sources for _ in range(1 + self.config.negatives)]
@@ -172,6 +185,7 @@ class RetrievalCollator:
             **_named("document", self._tokenised(documents, "document", owners)),
             "query_keys": torch.tensor([text_key(text) for text in queries], dtype=torch.long),
             "document_keys": torch.tensor([text_key(text) for text in documents], dtype=torch.long),
+            "positive_keys": _sets([{*map(text_key, each.example.positives), *each.positive_keys} for each in drawn]),
         }
         if self.config.uses_teacher:
             batch["teacher_scores"] = torch.tensor([group.scores for group in groups], dtype=torch.float32)
@@ -232,6 +246,13 @@ def _named(side: str, batch: Batch) -> dict[str, Tensor]:
         f"{side}_attention_mask": batch.attention_mask,
         f"{side}_pool_mask": batch.pool_mask,
     }
+
+
+def _sets(sets: Sequence[set[int]]) -> Tensor:
+    """Return sets of keys as int64 ``[sets, most]``, each in ascending order, its last key filling its row."""
+    most = max(map(len, sets))
+    rows = [sorted(one) for one in sets]
+    return torch.tensor([row + row[-1:] * (most - len(row)) for row in rows], dtype=torch.long)
 
 
 def _circle(number: int, chance: random.Random) -> list[int]:

@@ -20,6 +20,7 @@ from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.loop.phase_trainer import PhaseTrainer
 from pyserini_llm_sparse.training.objectives.health import CollapseDetector, vector_health
 from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED
+from pyserini_llm_sparse.training.objectives.negatives import holds
 from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
 from pyserini_llm_sparse.training.objectives.regularisation import ramp
 from pyserini_llm_sparse.training.retriever.gathering import gather
@@ -144,12 +145,16 @@ class RetrievalTrainer(PhaseTrainer):
     def _loss(self, queries: Tensor, documents: Tensor, rest: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of the vectors of all processes, whose own come as arguments."""
         queries, documents = gather(queries), gather(documents)
+        document_keys = gather(rest["document_keys"])
+        # A row for each query of its own, for the keys of positives are not as many in each process.
+        relevant = holds(rest["positive_keys"], document_keys)
         teacher_scores = rest.get("teacher_scores")
         loss, parts = self.objective(
             queries,
             documents,
             query_keys=gather(rest["query_keys"]),
-            document_keys=gather(rest["document_keys"]),
+            document_keys=document_keys,
+            relevant=gather(relevant.byte()).bool(),
             teacher_scores=None if teacher_scores is None else gather(teacher_scores),
             ramp=ramp(self.state.global_step, self._ramp_steps),
         )

@@ -11,6 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
+from pyserini_llm_sparse.training.objectives.negatives import (
+    not_negatives,
+    own_columns,
+    own_not_negatives,
+    own_repeated,
+    positive_columns,
+)
 from pyserini_llm_sparse.training.objectives.pruning import keep_top
 from pyserini_llm_sparse.training.objectives.regularisation import regularise
 
@@ -31,7 +38,11 @@ def info_nce(scores: Tensor, positives: Tensor, excluded: Tensor | None = None, 
     return functional.cross_entropy(scaled, positives)
 
 
-def margin_mse(scores: Tensor, teacher_scores: Tensor) -> Tensor:
+def margin_mse(
+    scores: Tensor,
+    teacher_scores: Tensor,
+    excluded: Tensor | None = None,
+) -> Tensor:
     """Return the mean squared difference between the student's and the teacher's margins (arXiv 2010.02666).
 
     A margin is the positive's score less a negative's. Neither is scaled by a temperature.
@@ -39,14 +50,22 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor) -> Tensor:
     Args:
         scores: of each query's own documents, the positive first, ``[queries, 1 + negatives]``.
         teacher_scores: the teacher's, ``[queries, 1 + negatives]``.
+        excluded: true for a negative that is left out of the mean, ``[queries, 1 + negatives]``; 0 if all are.
     """
     margins = scores[:, :1] - scores[:, 1:]
     teacher_margins = teacher_scores[:, :1] - teacher_scores[:, 1:]
-    return functional.mse_loss(margins, teacher_margins)
+    if excluded is None:
+        return functional.mse_loss(margins, teacher_margins)
+    counted = (~excluded[:, 1:]).to(margins.dtype)
+    return ((margins - teacher_margins).square() * counted).sum() / counted.sum().clamp(min=1)
 
 
 def kl_distillation(
-    scores: Tensor, teacher_scores: Tensor, temperature: float = 1.0, teacher_temperature: float = 1.0
+    scores: Tensor,
+    teacher_scores: Tensor,
+    temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
+    excluded: Tensor | None = None,
 ) -> Tensor:
     """Return the mean over queries of ``KL(teacher || student)`` of the softmax over a query's own documents.
 
@@ -60,39 +79,15 @@ def kl_distillation(
         teacher_scores: ``[queries, documents]``.
         temperature: what the student's scores are divided by.
         teacher_temperature: what the teacher's are.
+        excluded: true for a document that is in neither softmax, ``[queries, documents]``; never all of a query's.
     """
-    student = functional.log_softmax(scores / temperature, dim=1)
-    teacher = functional.log_softmax(teacher_scores / teacher_temperature, dim=1)
+    scaled, teacher_scaled = scores / temperature, teacher_scores / teacher_temperature
+    if excluded is not None:
+        scaled, teacher_scaled = (part.masked_fill(excluded, -torch.inf) for part in (scaled, teacher_scaled))
+    student, teacher = functional.log_softmax(scaled, dim=1), functional.log_softmax(teacher_scaled, dim=1)
+    if excluded is not None:  # infinity less infinity is no number
+        student, teacher = student.masked_fill(excluded, 0), teacher.masked_fill(excluded, 0)
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
-
-
-def not_negatives(query_keys: Tensor, document_keys: Tensor) -> Tensor:
-    """Say which documents of a batch may not be taken as a query's negatives.
-
-    These are the documents whose text is the positive of this query, in its own row or another row of the same query.
-
-    Args:
-        query_keys: equal for equal queries, ``[queries]``.
-        document_keys: equal for equal texts, ``[queries * (1 + negatives)]``, each query's own in a row, the positive
-            first.
-
-    Returns:
-        ``[queries, documents]``, true for such a document; false for the query's own positive itself.
-    """
-    positives = _positive_columns(query_keys, document_keys)
-    queries, query = query_keys.unique(return_inverse=True)
-    texts, text = document_keys.unique(return_inverse=True)
-    relevant = torch.zeros(len(queries), len(texts), dtype=torch.bool, device=document_keys.device)
-    relevant[query, text[positives]] = True
-    found = relevant[query][:, text]
-    found[torch.arange(len(query), device=found.device), positives] = False
-    return found
-
-
-def _positive_columns(query_keys: Tensor, document_keys: Tensor) -> Tensor:
-    """Return the columns of the positives, ``[queries]``."""
-    each = len(document_keys) // max(len(query_keys), 1)
-    return torch.arange(len(query_keys), device=document_keys.device) * each
 
 
 class RetrievalObjective:
@@ -117,6 +112,7 @@ class RetrievalObjective:
         *,
         query_keys: Tensor,
         document_keys: Tensor,
+        relevant: Tensor,
         teacher_scores: Tensor | None,
         ramp: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -127,6 +123,8 @@ class RetrievalObjective:
             documents: vectors, ``[queries * (1 + negatives), dimensions]``, each query's own in a row, positive first.
             query_keys: equal for equal queries, ``[queries]``.
             document_keys: equal for equal texts, ``[queries * (1 + negatives)]``.
+            relevant: which documents are among the judged positives of which query, drawn or not, bool
+                ``[queries, documents]``: `negatives.holds` of the positives' keys and these.
             teacher_scores: ``[queries, 1 + negatives]``; needed with distillation only.
             ramp: factor on the regularisers' weights, see `regularisation.ramp`.
 
@@ -137,10 +135,10 @@ class RetrievalObjective:
         Raises:
             ValueError: the numbers of queries, documents, keys or teacher scores do not fit together.
         """
-        self._check(queries, documents, query_keys, document_keys, teacher_scores)
+        self._check(queries, documents, query_keys, document_keys, relevant, teacher_scores)
         with torch.autocast(queries.device.type, enabled=False):
             queries, documents = self._pruned(_full(queries)), self._pruned(_full(documents))
-            parts = self._ranking_parts(queries, documents, query_keys, document_keys, teacher_scores)
+            parts = self._ranking_parts(queries, documents, query_keys, document_keys, relevant, teacher_scores)
             weights = {
                 "query_regulariser": (self.config.query_regulariser_weight, queries),
                 "document_regulariser": (self.config.document_regulariser_weight, documents),
@@ -152,30 +150,36 @@ class RetrievalObjective:
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def _ranking_parts(
-        self, queries: Tensor, documents: Tensor, query_keys: Tensor, document_keys: Tensor, teacher: Tensor | None
+        self,
+        queries: Tensor,
+        documents: Tensor,
+        query_keys: Tensor,
+        document_keys: Tensor,
+        relevant: Tensor,
+        teacher: Tensor | None,
     ) -> dict[str, Tensor]:
         """Return the weighted losses over scores."""
-        config, parts = self.config, {}
-        rows = torch.arange(len(queries), device=queries.device)
-        positives = _positive_columns(query_keys, document_keys)
-        excluded = not_negatives(query_keys, document_keys) if config.uses_contrast else None
+        config, parts, count = self.config, {}, len(queries)
+        keys = (query_keys, document_keys, relevant)
+        positives = positive_columns(count, document_keys)
         if config.uses_contrast and config.in_batch_negatives:
             scores = queries @ documents.T
-            parts["contrastive"] = info_nce(scores, positives, excluded, config.score_temperature)
-            own = scores.view(len(rows), len(rows), -1)[rows, rows]
+            contrast = info_nce(scores, positives, not_negatives(*keys), config.score_temperature)
+            own = own_columns(scores)
         else:
-            own = torch.einsum("qd,qnd->qn", queries, documents.view(len(rows), -1, documents.shape[1]))
-            if excluded is not None:
-                excluded = excluded.view(len(rows), len(rows), -1)[rows, rows]
-                parts["contrastive"] = info_nce(own, torch.zeros_like(rows), excluded, config.score_temperature)
+            own = torch.einsum("qd,qnd->qn", queries, documents.view(count, -1, documents.shape[1]))
+            if config.uses_contrast:
+                first = torch.zeros_like(positives)
+                contrast = info_nce(own, first, own_not_negatives(*keys), config.score_temperature)
         if config.uses_contrast:
-            parts["contrastive"] = config.contrastive_weight * parts["contrastive"]
+            parts["contrastive"] = config.contrastive_weight * contrast
         if config.uses_teacher and teacher is not None:
-            teacher = teacher.to(own.dtype)
+            # What is relevant stays here: the teacher says how relevant.
+            teacher, copies = teacher.to(own.dtype), own_repeated(count, document_keys)
             if config.distillation == "margin-mse":
-                distilled = margin_mse(own, teacher)
+                distilled = margin_mse(own, teacher, copies)
             else:
-                distilled = kl_distillation(own, teacher, config.score_temperature, config.teacher_temperature)
+                distilled = kl_distillation(own, teacher, config.score_temperature, config.teacher_temperature, copies)
             parts["distillation"] = config.distillation_weight * distilled
         return parts
 
@@ -186,20 +190,28 @@ class RetrievalObjective:
         return keep_top(vectors, terms, self.config.training_top_k_kind)
 
     def _check(
-        self, queries: Tensor, documents: Tensor, query_keys: Tensor, document_keys: Tensor, teacher: Tensor | None
+        self,
+        queries: Tensor,
+        documents: Tensor,
+        query_keys: Tensor,
+        document_keys: Tensor,
+        relevant: Tensor,
+        teacher: Tensor | None,
     ) -> None:
-        count = len(queries)
-        each = len(documents) // count if count else 0
-        fits = count and len(documents) == each * count and each and queries.shape[1:] == documents.shape[1:]
-        fits = fits and query_keys.shape == (count,) and document_keys.shape == (len(documents),)
+        count, total = len(queries), len(documents)
+        each = total // count if count else 0
+        fits = count and total == each * count and each and queries.shape[1:] == documents.shape[1:]
+        fits = fits and query_keys.shape == (count,) and document_keys.shape == (total,)
+        fits = fits and relevant.shape == (count, total)
         if fits and self.config.uses_teacher:
             fits = teacher is not None and teacher.shape == (count, each)
         if not fits:
-            shapes = [tuple(tensor.shape) for tensor in (queries, documents, query_keys, document_keys)]
+            shapes = [tuple(tensor.shape) for tensor in (queries, documents, query_keys, document_keys, relevant)]
             raise ValueError(
                 f"objective: shapes do not fit: queries {shapes[0]}, documents {shapes[1]}, query keys {shapes[2]}, "
-                f"document keys {shapes[3]}, teacher scores {None if teacher is None else tuple(teacher.shape)}; give "
-                "[B, D], [B * (1 + n), D], [B], [B * (1 + n)], [B, 1 + n]"
+                f"document keys {shapes[3]}, relevant {shapes[4]}, teacher scores "
+                f"{None if teacher is None else tuple(teacher.shape)}; give [B, D], [B * (1 + n), D], [B], "
+                "[B * (1 + n)], [B, B * (1 + n)], [B, 1 + n]"
             )
 
 
