@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.training.config.arguments import training_arguments
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.data.batching import ExampleDataset, RetrievalCollator, StreamedExamples
-from pyserini_llm_sparse.training.data.examples import Example
+from pyserini_llm_sparse.training.data.drawing import usable_examples
 from pyserini_llm_sparse.training.data.packing import adaptation_data
 from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
 from pyserini_llm_sparse.training.loop.run_folder import RunFolder
@@ -102,9 +103,10 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
     tokenization = Tokenization(checkpoint.tokenizer, config.encoding_spec(), checkpoint.vocabulary_size)
     examples: ExampleDataset | StreamedExamples
     if config.streaming:
-        examples = StreamedExamples(config.train, config.seed)
+        examples = StreamedExamples(config.train, config.seed, select=partial(usable_examples, config=config))
     else:
-        examples = ExampleDataset(_with_negatives(config))
+        given = chain.from_iterable(map(read_examples, config.train))
+        examples = ExampleDataset(given, partial(usable_examples, config=config))
     model = build_model(config, checkpoint, _query_weights(config, checkpoint, tokenization, examples))
 
     def measured(model: Any, own_terms_only: bool = False) -> dict[str, float]:
@@ -149,18 +151,6 @@ def _begin(config: ModelConfig, overwrite: bool, evaluates: bool) -> tuple[RunFo
         folder.prepare(overwrite)
     state.wait_for_everyone()
     return folder, arguments
-
-
-def _with_negatives(config: RetrieveConfig) -> Iterator[Example]:
-    """Yield the training examples; those without a negative are left out and counted if negatives are wanted."""
-    left_out = 0
-    for example in chain.from_iterable(map(read_examples, config.train)):
-        if config.negatives and not example.negatives:
-            left_out += 1
-        else:
-            yield example
-    if left_out:
-        _logger.warning("train: %d examples without a negative are left out; `train mine` finds some", left_out)
 
 
 def _query_weights(

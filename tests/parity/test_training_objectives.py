@@ -344,6 +344,19 @@ def test_a_query_without_any_negative_left_costs_nothing():
     assert given["queries"].grad.eq(0).all()
 
 
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_what_the_teacher_holds_for_relevant_is_no_negative_wherever_it_stands(in_batch):
+    given = batch(queries=3, negatives=2)
+    given["document_keys"] = torch.tensor([10, 11, 12, 20, 11, 22, 30, 31, 32])
+    given["teacher_scores"] = torch.tensor([[9.0, 8.1, 7.9], [9.0, 7.0, 1.0], [3.0, 5.0, 2.5]])
+    config = run_file(false_negative_margin=1.0, in_batch_negatives=in_batch)
+    assert config.needs_scores and not config.uses_teacher
+    sets = [{10, 11}, {20}, {30, 31, 32}]  # 11 is no negative of the first, though one of the second
+    with_margin = RetrievalObjective(config)(**with_relevant(given, [{10}, {20}, {30}]), ramp=0.0)
+    judged_so = RetrievalObjective(run_file(in_batch_negatives=in_batch))(**with_relevant(given, sets), ramp=0.0)
+    torch.testing.assert_close(with_margin, judged_so)
+
+
 @pytest.mark.parametrize("distillation", ["kl", "margin-mse"])
 def test_a_pair_among_triplets_is_filled_up_with_its_positive_and_teaches_nothing_by_it(distillation):
     given = batch(queries=2, negatives=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,9 @@ from pyserini_llm_sparse.training.data.batching import (
     ExampleDataset,
     RetrievalCollator,
     StreamedExamples,
-    text_key,
 )
-from pyserini_llm_sparse.training.data.examples import Example, example_line
+from pyserini_llm_sparse.training.data.drawing import draw, usable_examples
+from pyserini_llm_sparse.training.data.examples import Example, example_line, text_key
 from pyserini_llm_sparse.training.data.sampling import EpochSampler
 from tests.checkpoints import checkpoint
 
@@ -130,7 +132,15 @@ def test_too_few_negatives_are_repeated_evenly() -> None:
 
 def test_an_example_without_negatives_names_its_line_and_the_remedy() -> None:
     with pytest.raises(DataError, match=r"^train\.jsonl:5: no negatives: .*`train mine`"):
-        collator(negatives=2)([example(1), example(4, negatives=0)])
+        collator(negatives=2, in_batch_negatives=False)([example(1), example(4, negatives=0)])
+
+
+def test_pairs_may_stand_among_triplets_and_are_filled_up_with_their_positive() -> None:
+    batch = collator(negatives=2)([example(1, negatives=2), example(4, negatives=0)])
+    assert batch["document_keys"].view(2, 3)[1].tolist() == [text_key("The wing 4 0.")] * 3
+    scored = example(0, negatives=0, positive_scores=(7.0,))
+    batch = collator(negatives=2, objective="contrastive+distillation")([scored])
+    assert batch["teacher_scores"].tolist() == [[7.0, 7.0, 7.0]]
 
 
 def test_teacher_scores_stand_beside_the_documents_that_were_drawn() -> None:
@@ -147,8 +157,51 @@ def test_teacher_scores_stand_beside_the_documents_that_were_drawn() -> None:
 
 @pytest.mark.parametrize("scores", [{}, {"positive_scores": (1.0,)}])
 def test_missing_teacher_scores_name_the_line_and_the_remedy(scores: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"^train\.jsonl:1: no teacher scores: .*`train score`"):
+    with pytest.raises(DataError, match=r"^train\.jsonl:1: (no teacher scores|1 of 6).*: .*`train score`"):
         collator(negatives=1, objective="contrastive+distillation")([example(**scores)])
+
+
+def test_scores_that_are_missing_are_found_before_training_and_refused_or_passed_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unknown = math.nan
+    given = [
+        example(0, negatives=3, positive_scores=(9.0,), negative_scores=(1.0, unknown, 3.0)),
+        example(1, positives=2, negatives=1, positive_scores=(unknown, 8.0), negative_scores=(1.0,)),
+        example(2, negatives=1),
+        example(3, negatives=1, positive_scores=(unknown,), negative_scores=(1.0,)),
+        example(4, negatives=2, positive_scores=(5.0,), negative_scores=(unknown, unknown)),
+    ]
+    refusing = config(objective="distillation", negatives=2)
+    with pytest.raises(DataError, match=r"^train\.jsonl:1: 3 of 4 documents have .*: .*missing_scores: drop"):
+        ExampleDataset(given, partial(usable_examples, config=refusing))
+    dropping = config(objective="distillation", negatives=2, missing_scores="drop")
+    data = ExampleDataset(given, partial(usable_examples, config=dropping))
+    assert [each.line for each in data.examples] == [1, 2]
+    assert "3 examples without a teacher's score are left out" in caplog.text
+    groups = [draw(each, epoch, dropping) for each in data.examples for epoch in range(4)]
+    assert all(math.isfinite(score) for group in groups for score in group.scores)
+    assert {group.documents[0] for group in groups[4:]} == {"The wing 1 1."}  # the other one has no score
+    assert len(list(usable_examples(given, config=config(negatives=1)))) == 5  # which asks for no scores
+
+
+def test_what_is_left_out_is_known_to_be_relevant_all_the_same() -> None:
+    given = [example(1, negatives=1), Example("the query 1", ("Not drawn.",))]
+    settings = config(negatives=1, in_batch_negatives=False)
+    data = ExampleDataset(given, partial(usable_examples, config=settings))
+    assert len(data) == 1
+    assert text_key("Not drawn.") in data[0].positive_keys
+
+
+def test_too_few_negatives_and_none_are_said_once_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
+    given = [example(0, negatives=5), example(1, negatives=2), example(2, negatives=0)]
+    assert len(list(usable_examples(given, config=config(negatives=3)))) == 3
+    assert "1 examples have fewer than 3 different negatives; each of these counts once" in caplog.text
+    assert "1 of 3 examples have no negative of their own" in caplog.text
+    assert len(list(usable_examples(given, config=config(negatives=3, in_batch_negatives=False)))) == 2
+    assert "1 examples without a negative are left out" in caplog.text
+    with pytest.raises(DataError, match="none of 1 examples has a negative"):
+        list(usable_examples(given[2:], config=config(negatives=3)))
 
 
 def test_a_text_without_a_token_is_not_passed_over() -> None:
@@ -289,6 +342,18 @@ def test_the_order_of_a_stream_is_that_of_seed_and_epoch(files: str) -> None:
     assert [each.epoch for each in stream] == [1] * 120
     assert queries(stream) != first
     assert queries(StreamedExamples([files], seed=2, buffer=8)) != first
+
+
+def test_a_stream_leaves_out_what_a_run_cannot_learn_from_and_says_so_in_the_first_pass(
+    files: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (Path(files) / "c.jsonl").write_bytes(example_line(Example("scored", ("p",), ("n",), (2.0,), (1.0,))))
+    settings = config(objective="distillation", negatives=1, missing_scores="drop")
+    stream = StreamedExamples([files], 1, 8, partial(usable_examples, config=settings))
+    for epoch in range(2):
+        stream.set_epoch(epoch)
+        assert queries(stream) == ["scored"]
+    assert caplog.text.count("120 examples without a teacher's score") == 1
 
 
 def test_processes_and_workers_share_a_stream_without_overlap(files: str) -> None:

@@ -44,6 +44,11 @@ class RetrieveSettings(ModelConfig):
         ge=0,
         description="Hard negatives per query in a step; drawn anew in each epoch if an example has more.",
     )
+    missing_scores: Literal["refuse", "drop"] = Field(
+        default="refuse",
+        description="What is done where a teacher's score is needed and missing: refuse the data, naming the line, or "
+        "drop documents without one, and examples without a positive or negative left.",
+    )
     objective: Literal["contrastive", "distillation", "contrastive+distillation"] = Field(
         default="contrastive", description="The parts of the loss."
     )
@@ -64,6 +69,12 @@ class RetrieveSettings(ModelConfig):
     in_batch_negatives: bool = Field(
         default=True,
         description="Whether documents of the other queries are negatives, including those on other devices.",
+    )
+    false_negative_margin: float | None = Field(
+        default=None,
+        description="No negative in the contrastive part is a hard negative of a query that the teacher scores above "
+        "the positive less this margin; documents that come from other queries only have no such score. By default all "
+        "count.",
     )
     regulariser: Literal["flops", "l1", "df-flops"] = Field(
         default="flops",
@@ -139,8 +150,18 @@ class RetrieveConfig(_RetrieveFields):
 
     @property
     def uses_teacher(self) -> bool:
-        """Whether the training examples need a teacher's scores."""
+        """Whether distillation is a part of the loss."""
         return "distillation" in self.objective
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the training examples need a teacher's scores."""
+        return self.uses_teacher or self.false_negative_margin is not None
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether an example without negatives teaches something: what the batch's other documents do."""
+        return not self.negatives or (self.uses_contrast and self.in_batch_negatives)
 
     def continuing(self, spec: EncodingSpec) -> RetrieveConfig:
         """Return the run file with every field of the spec that it leaves open taken from the model it starts from.
@@ -171,6 +192,11 @@ class RetrieveConfig(_RetrieveFields):
             raise ValueError("negatives: 0: kl over a positive alone is always 0; set negatives: 1 or more")
         if self.uses_contrast and not self.in_batch_negatives and not self.negatives:
             raise ValueError("negatives: 0: without in_batch_negatives there is nothing to contrast; set one of them")
+        if self.false_negative_margin is not None and not (self.uses_contrast and self.negatives):
+            raise ValueError(
+                "false_negative_margin: there are no hard negatives in a contrastive part; set negatives: 1 or more "
+                "and an objective with contrastive, or leave it out"
+            )
         if self.streaming and not self.trainer.get("max_steps"):
             raise ValueError("trainer: max_steps: needed with streaming: true, for the length of a stream is unknown")
         return self

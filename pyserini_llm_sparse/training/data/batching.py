@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +16,8 @@ from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.modelling.spec import Side
 from pyserini_llm_sparse.modelling.tokenization import Batch, Tokenization
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
-from pyserini_llm_sparse.training.data.examples import Example
+from pyserini_llm_sparse.training.data.drawing import Group, draw
+from pyserini_llm_sparse.training.data.examples import Example, text_key
 from pyserini_llm_sparse.training.data.sampling import DistinctSampler, EpochDataset
 from pyserini_llm_sparse.training.data.source_files import parts
 from pyserini_llm_sparse.training.data.sources import read_examples
@@ -34,43 +33,50 @@ class EpochExample(NamedTuple):
     positive_keys: tuple[int, ...] = ()
 
 
-class Group(NamedTuple):
-    """The part of an example that is drawn: a positive, then negatives, and a teacher's scores of them (or none)."""
-
-    documents: list[str]
-    scores: list[float]
-
-
 class ExampleDataset(EpochDataset[EpochExample]):
     """Examples in memory; equal documents are held once.
 
     An example comes with the keys of all positives of its query, also of those that stand in other examples.
     """
 
-    def __init__(self, examples: Iterable[Example]) -> None:
-        """Hold all examples.
+    def __init__(
+        self, examples: Iterable[Example], select: Callable[[Iterator[Example]], Iterator[Example]] = iter
+    ) -> None:
+        """Hold the examples that are selected; what is relevant to a query is known from all.
+
+        Args:
+            examples: All examples.
+            select: Yields those that the run can learn from, see `drawing.usable_examples`.
 
         Raises:
             DataError: There are none.
         """
         known: dict[str, str] = {}
-        self.examples = [_sharing(example, known) for example in examples]
+        self._judged: dict[int, tuple[int, ...]] = {}
+        several: set[int] = set()
+        self.examples = [_sharing(example, known) for example in select(self._noted(examples, several))]
+        self._judged = {query: self._judged[query] for query in several}
         if not self.examples:
             raise DataError("train: no training examples: the sources hold none; check the paths")
-        self._keys = [tuple(map(text_key, (example.query, *example.positives))) for example in self.examples]
-        times = Counter(query for query, *_ in self._keys)
-        shared: dict[int, set[int]] = {}
-        for query, *positives in self._keys:
-            if times[query] > 1:
-                shared.setdefault(query, set()).update(positives)
-        self._shared = {query: tuple(positives) for query, positives in shared.items()}
+
+    def _noted(self, examples: Iterable[Example], several: set[int]) -> Iterator[Example]:
+        """Pass examples on, and keep their positives' keys by their query, and the queries that several have."""
+        for example in examples:
+            query, positives = text_key(example.query), tuple(map(text_key, example.positives))
+            before = self._judged.get(query)
+            if before is not None:
+                several.add(query)
+                positives = tuple(dict.fromkeys((*before, *positives)))
+            self._judged[query] = positives
+            yield example
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> EpochExample:
         epoch, number = self.place(index)
-        return EpochExample(self.examples[number], epoch, self._shared.get(self._keys[number][0], ()))
+        example = self.examples[number]
+        return EpochExample(example, epoch, self._judged.get(text_key(example.query), ()))
 
     def sampler(self, seed: int, block: int) -> DistinctSampler:
         """Return the sampler that keeps equal queries and equal positives out of a block of examples.
@@ -79,7 +85,12 @@ class ExampleDataset(EpochDataset[EpochExample]):
             seed: Seed of the order.
             block: Examples that meet in a step: batch size per device x processes x accumulation steps.
         """
-        return DistinctSampler(self, seed, block, self._keys)
+        keys = [tuple(map(text_key, (example.query, *example.positives))) for example in self.examples]
+        return DistinctSampler(self, seed, block, keys)
+
+
+def _all_of_them(examples: Iterator[Example], say: bool) -> Iterator[Example]:
+    return examples
 
 
 class StreamedExamples(IterableDataset[EpochExample]):
@@ -89,19 +100,26 @@ class StreamedExamples(IterableDataset[EpochExample]):
     read the whole stream and take its share of it: accelerate does so with ``dispatch_batches: false``.
     """
 
-    def __init__(self, sources: Sequence[str], seed: int, buffer: int = SHUFFLE_BUFFER) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str],
+        seed: int,
+        buffer: int = SHUFFLE_BUFFER,
+        select: Callable[[Iterator[Example], bool], Iterator[Example]] = _all_of_them,
+    ) -> None:
         """Prepare the stream.
 
         Args:
             sources: What `sources.read_examples` takes.
             seed: Seed of the order.
             buffer: Examples of which the next one is drawn.
+            select: Yields those that the run can learn from, and says in the first pass how many others there are.
 
         Raises:
             LlmSparseError: A source is not there.
         """
         self.parts = [part for source in sources for part in parts(source)]
-        self.seed, self.buffer, self.epoch = seed, max(1, buffer), 0
+        self.seed, self.buffer, self.epoch, self.select = seed, max(1, buffer), 0, select
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, from 0, of the next pass over the stream."""
@@ -110,14 +128,14 @@ class StreamedExamples(IterableDataset[EpochExample]):
     def __iter__(self) -> Iterator[EpochExample]:
         worker = get_worker_info()
         step, offset = (worker.num_workers, worker.id) if worker else (1, 0)
-        for number, example in enumerate(self._shuffled()):
+        for number, example in enumerate(self._shuffled(say=not self.epoch and not offset)):
             if number % step == offset:
                 yield EpochExample(example, self.epoch)
 
-    def _shuffled(self) -> Iterator[Example]:
+    def _shuffled(self, say: bool) -> Iterator[Example]:
         chance = random.Random(f"{self.seed} {self.epoch}")
         buffer: list[Example] = []
-        for example in self._mixed(chance):
+        for example in self.select(self._mixed(chance), say):
             if len(buffer) < self.buffer:
                 buffer.append(example)
                 continue
@@ -168,7 +186,7 @@ class RetrievalCollator:
             ``document_input_ids``, ``document_attention_mask``, ``document_pool_mask``: int64 ``[B * (1 + n), document
             length]``; ``query_keys``: int64 ``[B]`` and ``document_keys``: int64 ``[B * (1 + n)]``, equal where texts
             are; ``positive_keys``: int64 ``[B, most]``, the keys of all documents that are judged relevant to a query,
-            in ascending order, the last one repeated; for objectives with a teacher ``teacher_scores``: float32
+            in ascending order, the last one repeated; where the run needs them ``teacher_scores``: float32
             ``[B, 1 + n]``.
 
         Raises:
@@ -187,41 +205,13 @@ class RetrievalCollator:
             "document_keys": torch.tensor([text_key(text) for text in documents], dtype=torch.long),
             "positive_keys": _sets([{*map(text_key, each.example.positives), *each.positive_keys} for each in drawn]),
         }
-        if self.config.uses_teacher:
+        if self.config.needs_scores:
             batch["teacher_scores"] = torch.tensor([group.scores for group in groups], dtype=torch.float32)
         return batch
 
     def group(self, example: Example, epoch: int) -> Group:
-        """Draw the documents of an example for an epoch, by the run's seed and the example's own texts.
-
-        Positives take turns from epoch to epoch. So do negatives: each epoch continues where the one before stopped in
-        a shuffled circle of them, so that all are used before one comes again; with fewer than are wanted, some stand
-        in a group more than once.
-
-        Raises:
-            DataError: It has no negative where one is needed, or no teacher's scores.
-        """
-        count = self.config.negatives
-        if count and not example.negatives:
-            raise DataError(
-                f"{example.where}: no negatives: the run draws {count} for each query; mine them with `train mine`, or "
-                "set negatives: 0"
-            )
-        if self.config.uses_teacher:
-            missing = not example.positive_scores or (count and not example.negative_scores)
-            if missing:
-                raise DataError(
-                    f"{example.where}: no teacher scores: objective {self.config.objective} learns from them; make "
-                    "them with `train score`, or set objective: contrastive"
-                )
-        chance = random.Random(f"{self.config.seed} {text_key(example.query)} {text_key(example.positives[0])}")
-        positive = _circle(len(example.positives), chance)[epoch % len(example.positives)]
-        circle = _circle(len(example.negatives), chance) if count else []
-        negatives = [circle[(epoch * count + step) % len(circle)] for step in range(count)]
-        scores: list[float] = []
-        if self.config.uses_teacher:
-            scores = [example.positive_scores[positive], *(example.negative_scores[place] for place in negatives)]
-        return Group([example.positives[positive], *(example.negatives[place] for place in negatives)], scores)
+        """Draw the documents of an example for an epoch; see `drawing.draw`."""
+        return draw(example, epoch, self.config)
 
     def _tokenised(self, texts: list[str], side: Side, owners: Sequence[Example]) -> Batch:
         tokenised = self.tokenization.token_ids(texts, side)
@@ -232,12 +222,6 @@ class RetrievalCollator:
                     "remove the line"
                 )
         return self.tokenization.batch(tokenised)
-
-
-def text_key(text: str) -> int:
-    """Return a 63-bit hash of a text: the same in each process and run."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def _named(side: str, batch: Batch) -> dict[str, Tensor]:
@@ -253,12 +237,6 @@ def _sets(sets: Sequence[set[int]]) -> Tensor:
     most = max(map(len, sets))
     rows = [sorted(one) for one in sets]
     return torch.tensor([row + row[-1:] * (most - len(row)) for row in rows], dtype=torch.long)
-
-
-def _circle(number: int, chance: random.Random) -> list[int]:
-    places = list(range(number))
-    chance.shuffle(places)
-    return places
 
 
 def _sharing(example: Example, known: dict[str, str]) -> Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ class Example:
         query: The query's text.
         positives: Relevant documents, at least one; title and text are joined by a space.
         negatives: Documents taken as not relevant.
-        positive_scores: A teacher's scores of the positives; empty, or one each.
+        positive_scores: A teacher's scores of the positives; empty, or one each, not a number where one is missing.
         negative_scores: The same for the negatives.
         query_id: The query's id where the source has one.
         positive_ids: Ids of the positives; empty, or one each.
@@ -45,7 +46,7 @@ class Example:
         """Refuse what no part of training could make sense of.
 
         Raises:
-            DataError: There is no positive, or scores or ids are not as many as the documents, or not finite.
+            DataError: There is no positive, or scores or ids are not as many as the documents, or infinite.
         """
         if not self.positives:
             raise self._wrong("no positive", "nothing is relevant to the query", "give it at least one")
@@ -57,8 +58,8 @@ class Example:
                         f"{len(given)} {kind} for {len(documents)} {side}s", "they belong together one to one",
                         "give each its own, or none",
                     )  # fmt: skip
-        if not all(map(math.isfinite, (*self.positive_scores, *self.negative_scores))):
-            raise self._wrong("a score is not finite", "no loss can be computed from it", "correct or remove it")
+        if any(map(math.isinf, (*self.positive_scores, *self.negative_scores))):
+            raise self._wrong("a score is infinite", "no loss can be computed from it", "correct or remove it")
 
     @property
     def where(self) -> str:
@@ -87,3 +88,9 @@ def example_line(example: Example) -> bytes:
             passage["score"] = score
         record[f"{side}_passages"] = passages
     return orjson.dumps(record) + b"\n"
+
+
+def text_key(text: str) -> int:
+    """Return a 63-bit hash of a text: the same in each process and run."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

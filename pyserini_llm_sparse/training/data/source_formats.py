@@ -19,6 +19,7 @@ Whole numbers in the place of a text are ids. Ids are looked up in the collectio
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -81,8 +82,8 @@ def example_of_record(record: Mapping[str, Any], neighbours: Neighbours, source:
         query=_query(record, neighbours),
         positives=tuple(passage.text for passage in positives),
         negatives=tuple(passage.text for passage in negatives),
-        positive_scores=_all_scores(positives, "positive"),
-        negative_scores=_all_scores(negatives, "negative"),
+        positive_scores=_all_scores(positives),
+        negative_scores=_all_scores(negatives),
         query_id=None if query_id is None else str(query_id),
         positive_ids=_all_ids(positives),
         negative_ids=_all_ids(negatives),
@@ -220,9 +221,9 @@ def _scored(
     the margins of the negatives. A margin m becomes the scores 0 and -m, which is the same to MarginMSE and to KL.
     """
     for key in (key for key in POSITIVE_SCORE_KEYS if record.get(key)):
-        positives = _with_scores(positives, [_number(score) for score in _listed(record[key])], key)
+        positives = _with_scores(positives, _numbers(record[key]), key)
     for key in (key for key in NEGATIVE_SCORE_KEYS if record.get(key)):
-        negatives = _with_scores(negatives, [_number(score) for score in _listed(record[key])], key)
+        negatives = _with_scores(negatives, _numbers(record[key]), key)
     key = next((key for key in SCORE_KEYS if record.get(key) is not None), "")
     if not key:
         return positives, negatives
@@ -230,14 +231,14 @@ def _scored(
         if record[key] == 0:
             raise RecordProblem(f"{key} is 0", "the pair is not relevant", "leave out pairs that are no positives")
         return positives, negatives
-    scores = [_number(score) for score in _listed(record[key])]
+    scores = _numbers(record[key])
     if len(positives) == 1 and negatives and len(scores) == len(negatives):
-        return _with_scores(positives, [0.0], key), _with_scores(negatives, [-margin for margin in scores], key)
+        return _with_scores(positives, [0.0], key), _with_scores(negatives, _negated(scores), key)
     both = _with_scores(positives + negatives, scores, key)
     return both[: len(positives)], both[len(positives) :]
 
 
-def _with_scores(passages: list[Passage], scores: list[float], key: str) -> list[Passage]:
+def _with_scores(passages: list[Passage], scores: list[float | None], key: str) -> list[Passage]:
     if len(scores) != len(passages):
         raise RecordProblem(
             f"{len(scores)} {key} for {len(passages)} documents", "they belong together one to one", "correct the line"
@@ -245,13 +246,11 @@ def _with_scores(passages: list[Passage], scores: list[float], key: str) -> list
     return [passage._replace(score=score) for passage, score in zip(passages, scores, strict=True)]
 
 
-def _all_scores(passages: list[Passage], what: str) -> tuple[float, ...]:
-    scores = [passage.score for passage in passages if passage.score is not None]
-    if scores and len(scores) < len(passages):
-        raise RecordProblem(
-            f"{len(scores)} of {len(passages)} {what}s have a score", "a teacher scores all or none", "score the others"
-        )
-    return tuple(scores)
+def _all_scores(passages: list[Passage]) -> tuple[float, ...]:
+    """Return the scores, not a number for a document that has none; none at all if no document has one."""
+    if all(passage.score is None for passage in passages):
+        return ()
+    return tuple(math.nan if passage.score is None else passage.score for passage in passages)
 
 
 def _all_ids(passages: list[Passage]) -> tuple[str, ...]:
@@ -260,8 +259,14 @@ def _all_ids(passages: list[Passage]) -> tuple[str, ...]:
     return tuple(ids) if len(ids) == len(passages) else ()
 
 
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
+def _numbers(value: Any) -> list[float | None]:
+    """Return scores, None where one is missing."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [None if score is None else _number(score) for score in listed]
+
+
+def _negated(margins: list[float | None]) -> list[float | None]:
+    return [None if margin is None else -margin for margin in margins]
 
 
 def _number(value: Any) -> float:

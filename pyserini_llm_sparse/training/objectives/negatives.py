@@ -61,6 +61,22 @@ def not_negatives(query_keys: Tensor, document_keys: Tensor, relevant: Tensor) -
     return found & (positive_columns(len(query_keys), document_keys)[:, None] != columns)
 
 
+def above_margin(document_keys: Tensor, teacher_scores: Tensor, margin: float) -> Tensor:
+    """Say which documents the teacher holds for about as relevant to a query as its positive.
+
+    Args:
+        document_keys: as in `not_negatives`.
+        teacher_scores: of each query's own documents, ``[queries, 1 + negatives]``.
+        margin: a document is meant whose score is above the positive's less this.
+
+    Returns:
+        bool ``[queries, documents]``: such documents of the query's own, wherever in the batch their text stands.
+    """
+    own = document_keys.view(teacher_scores.shape)
+    meant = torch.where(teacher_scores > teacher_scores[:, :1] - margin, own, own[:, :1])
+    return holds(meant.sort(dim=1).values, document_keys)
+
+
 def own_not_negatives(query_keys: Tensor, document_keys: Tensor, relevant: Tensor) -> Tensor:
     """Say the same of each query's own documents alone, ``[queries, 1 + negatives]``; arguments of `not_negatives`.
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
 from pyserini_llm_sparse.training.objectives.negatives import (
+    above_margin,
     not_negatives,
     own_columns,
     own_not_negatives,
@@ -125,7 +126,8 @@ class RetrievalObjective:
             document_keys: equal for equal texts, ``[queries * (1 + negatives)]``.
             relevant: which documents are among the judged positives of which query, drawn or not, bool
                 ``[queries, documents]``: `negatives.holds` of the positives' keys and these.
-            teacher_scores: ``[queries, 1 + negatives]``; needed with distillation only.
+            teacher_scores: ``[queries, 1 + negatives]``; needed with distillation or a margin of false
+                negatives.
             ramp: factor on the regularisers' weights, see `regularisation.ramp`.
 
         Returns:
@@ -160,6 +162,8 @@ class RetrievalObjective:
     ) -> dict[str, Tensor]:
         """Return the weighted losses over scores."""
         config, parts, count = self.config, {}, len(queries)
+        if config.false_negative_margin is not None and teacher is not None:
+            relevant = relevant | above_margin(document_keys, teacher, config.false_negative_margin)
         keys = (query_keys, document_keys, relevant)
         positives = positive_columns(count, document_keys)
         if config.uses_contrast and config.in_batch_negatives:
@@ -203,7 +207,7 @@ class RetrievalObjective:
         fits = count and total == each * count and each and queries.shape[1:] == documents.shape[1:]
         fits = fits and query_keys.shape == (count,) and document_keys.shape == (total,)
         fits = fits and relevant.shape == (count, total)
-        if fits and self.config.uses_teacher:
+        if fits and self.config.needs_scores:
             fits = teacher is not None and teacher.shape == (count, each)
         if not fits:
             shapes = [tuple(tensor.shape) for tensor in (queries, documents, query_keys, document_keys, relevant)]
