@@ -54,8 +54,9 @@ def loop_distillation(config, queries, documents, document_keys, teacher):
         places = [place for place in range(each) if keys[place] not in keys[:place]]
         if config.distillation == "margin-mse":
             for negative in places[1:]:
-                margin = student[0] - student[negative]
-                total = total + (margin - (teacher[row][0] - teacher[row][negative])) ** 2
+                margin = (student[0] - student[negative]) / config.score_temperature
+                expected = (teacher[row][0] - teacher[row][negative]) / config.teacher_temperature
+                total = total + (margin - expected) ** 2
                 terms += 1
         else:
             expected = softmax([teacher[row][place] / config.teacher_temperature for place in places])
@@ -65,8 +66,11 @@ def loop_distillation(config, queries, documents, document_keys, teacher):
     return total / max(terms, 1) + 0 * sum(map(sum, (*queries, *documents)))
 
 
-def loop_regulariser(kind, vectors):
+def loop_regulariser(kind, vectors, threshold=None):
     total = 0.0
+    if threshold is not None:
+        many = [sum(bool(weight > 0) for weight in vector) > threshold for vector in vectors]
+        vectors = [[weight * kept for weight in vector] for vector, kept in zip(vectors, many, strict=True)]
     for column in zip(*vectors, strict=True):
         mean = sum(column) / len(vectors)
         if kind == "l1":
@@ -92,6 +96,13 @@ def loop_top(kind, vector, terms):
 
 def loop_objective(config, queries, documents, query_keys, document_keys, judged, teacher, ramp):
     """The whole objective over tensors of float64, taken apart into numbers; differentiable."""
+    if isinstance(config.training_top_k, tuple):
+        budgets = [config.model_copy(update={"training_top_k": terms}) for terms in config.training_top_k]
+        losses = [
+            loop_objective(one, queries, documents, query_keys, document_keys, judged, teacher, ramp) for one in budgets
+        ]
+        parts = {name: sum(part[name] for _, part in losses) / len(losses) for name in losses[0][1]}
+        return sum(loss for loss, _ in losses) / len(losses), parts
     queries, documents = (
         [loop_top(config.training_top_k_kind, list(vector), config.training_top_k) for vector in vectors]
         for vectors in (queries, documents)
@@ -103,14 +114,10 @@ def loop_objective(config, queries, documents, query_keys, document_keys, judged
     if config.uses_teacher:
         distilled = loop_distillation(config, queries, documents, document_keys.tolist(), teacher)
         parts["distillation"] = config.distillation_weight * distilled
-    if config.query_regulariser_weight:
-        parts["query_regulariser"] = (
-            config.query_regulariser_weight * ramp * loop_regulariser(config.regulariser, queries)
-        )
-    if config.document_regulariser_weight:
-        parts["document_regulariser"] = (
-            config.document_regulariser_weight * ramp * loop_regulariser(config.regulariser, documents)
-        )
+    for side, texts in (("query", queries), ("document", documents)):
+        weight, threshold = (getattr(config, f"{side}_regulariser_{name}") for name in ("weight", "threshold"))
+        if weight:
+            parts[f"{side}_regulariser"] = weight * ramp * loop_regulariser(config.regulariser, texts, threshold)
     return sum(parts.values()), parts
 
 
@@ -204,6 +211,13 @@ RANKING = {
     "own negatives only": {"in_batch_negatives": False},
     "low temperature": {"temperature": 0.3},
     "margin-mse": {"objective": "distillation", "distillation": "margin-mse"},
+    "margin-mse of cosines": {
+        "objective": "distillation",
+        "distillation": "margin-mse",
+        "representation": "dense",
+        "temperature": 0.3,
+        "teacher_temperature": 2.0,
+    },
     "kl": {"objective": "distillation", "temperature": 0.7, "teacher_temperature": 2.0},
     "contrastive + kl": {
         "objective": "contrastive+distillation",
@@ -233,14 +247,20 @@ def test_ranking_losses_equal_their_formulas(ranking, dtype, tolerance):
 
 @PRECISIONS
 @pytest.mark.parametrize("regulariser", ["flops", "l1", "df-flops"])
-@pytest.mark.parametrize(("terms", "kind"), [(None, "hard"), (2, "hard"), (2, "soft"), (50, "soft")])
-def test_regularisers_and_pruning_equal_their_formulas(regulariser, terms, kind, dtype, tolerance):
+@pytest.mark.parametrize(
+    ("terms", "kind"),
+    [(None, "hard"), (2, "hard"), (2, "soft"), (50, "soft"), ((1, 3, None), "hard"), ((1, 2), "soft")],
+)
+@pytest.mark.parametrize("threshold", [None, 5])
+def test_regularisers_and_pruning_equal_their_formulas(regulariser, terms, kind, threshold, dtype, tolerance):
     config = run_file(
         regulariser=regulariser,
         query_regulariser_weight=0.3,
         document_regulariser_weight=0.7,
         training_top_k=terms,
         training_top_k_kind=kind,
+        query_regulariser_threshold=threshold,
+        document_regulariser_threshold=None if threshold is None else threshold + 1,
     )
     check(config, batch(dimensions=9), dtype=dtype, tolerance=tolerance)
 
@@ -421,6 +441,12 @@ def test_a_batch_that_does_not_fit_is_refused(missing):
 # --- regularisers and pruning by themselves ---------------------------------------------------------------------------
 
 
+def test_texts_that_are_sparse_enough_are_not_regularised():
+    weights = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
+    regularisation.regularise("flops", weights, 1).backward()
+    assert weights.grad.tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
+
+
 def test_the_ramp_is_quadratic_and_ends_at_one():
     ramp = [regularisation.ramp(step, 10) for step in (0, 1, 5, 10, 1000)]
     assert ramp == pytest.approx([0, 0.01, 0.25, 1, 1])
@@ -496,8 +522,14 @@ def test_equals_sentence_transformers(losses, kind):
         loss = losses.SparseDistillKLDivLoss(None, student_temperature=0.5, teacher_temperature=3.0)
         theirs = loss.compute_loss_from_embeddings(columns, given["teacher_scores"]) / 0.5**2  # their factor T^2
     else:
-        config = run_file(negatives=3, query_regulariser_weight=0.1, document_regulariser_weight=0.2)
-        loss = losses.FlopsLoss(None)
+        config = run_file(
+            negatives=3,
+            query_regulariser_weight=0.1,
+            document_regulariser_weight=0.2,
+            query_regulariser_threshold=12,
+            document_regulariser_threshold=12,
+        )
+        loss = losses.FlopsLoss(None, threshold=12)
         theirs = 0.1 * loss.compute_loss_from_embeddings(queries) + 0.2 * loss.compute_loss_from_embeddings(documents)
         contrastive = losses.SparseMultipleNegativesRankingLoss(None).compute_loss_from_embeddings(columns, None)
         theirs = theirs + contrastive

@@ -66,6 +66,9 @@ def test_a_number_is_a_number_however_it_is_written(tmp_path: Path, number: str)
         ("streaming: true", r"max_steps: needed with streaming"),
         ("objective: distillation", r"negatives: 0: kl over a positive alone"),
         ("in_batch_negatives: false", r"negatives: 0: without in_batch_negatives"),
+        ("false_negative_margin: 1", r"false_negative_margin: there are no hard negatives"),
+        ("training_top_k: 0", r"training_top_k: a number of terms, 1 or more"),
+        ("training_top_k: [8, 8]", r"training_top_k: a number of terms, 1 or more, or a list of different ones"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -104,6 +107,14 @@ def test_adaptation_by_next_tokens_needs_causal_attention() -> None:
         load_config("adapt", None, fields)
     assert isinstance(load_config("adapt", None, [*fields, "attention=causal"]), AdaptConfig)
     assert load_config("adapt", None, [*fields, "objective=masked-next-token"]).attention == "bidirectional"
+
+
+def test_budgets_of_terms_are_one_or_several() -> None:
+    fields = ["model=m", "output=o", "train=t"]
+    given = ["training_top_k=64", "training_top_k=[64, 256, null]"]
+    assert [load_config("retrieve", None, [*fields, *more]).training_budgets for more in ([], given[:1], given)] == [
+        (None,), (64,), (64, 256, None)
+    ]  # fmt: skip
 
 
 def test_mining_and_scoring_need_little() -> None:

@@ -61,10 +61,11 @@ class RetrieveSettings(ModelConfig):
     temperature: float | None = Field(
         default=None,
         gt=0,
-        description="Divides the scores before a softmax; by default 1 for sparse and 0.02 for dense vectors.",
+        description="Divides the scores before a softmax, and the margins of margin-mse; by default 1 for sparse and "
+        "0.02 for dense vectors.",
     )
     teacher_temperature: float = Field(
-        default=1.0, gt=0, description="Divides the teacher's scores before their softmax."
+        default=1.0, gt=0, description="Divides the teacher's scores before their softmax, and its margins."
     )
     in_batch_negatives: bool = Field(
         default=True,
@@ -85,14 +86,24 @@ class RetrieveSettings(ModelConfig):
     document_regulariser_weight: float = Field(
         default=0.0, ge=0, description="Weight of the regulariser for documents."
     )
+    query_regulariser_threshold: int | None = Field(
+        default=None,
+        ge=0,
+        description="Queries with at most this many terms are not regularised (2504.14839); by default all are.",
+    )
+    document_regulariser_threshold: int | None = Field(
+        default=None, ge=0, description="The same for documents with at most this many terms."
+    )
     regulariser_ramp: float = Field(
         default=1 / 3,
         ge=0,
         le=1,
         description="Share of the optimiser steps over which these weights rise quadratically from 0.",
     )
-    training_top_k: int | None = Field(
-        default=None, ge=1, description="Keep at most this many terms of a vector while training; by default all."
+    training_top_k: int | tuple[int | None, ...] | None = Field(
+        default=None,
+        description="Keep at most this many terms of a vector while training; by default all. With a list, such as "
+        "[64, 256, null], where null keeps all, the loss is the mean of what it is at each.",
     )
     training_top_k_kind: Literal["hard", "soft"] = Field(
         default="hard",
@@ -138,10 +149,15 @@ class RetrieveConfig(_RetrieveFields):
 
     @property
     def score_temperature(self) -> float:
-        """The divisor of scores before a softmax."""
+        """The divisor of scores before a softmax, and of margins."""
         if self.temperature is not None:
             return self.temperature
         return 0.02 if self.representation == "dense" else 1.0
+
+    @property
+    def training_budgets(self) -> tuple[int | None, ...]:
+        """How many terms vectors are cut to in training, each budget in turn; None for all terms."""
+        return self.training_top_k if isinstance(self.training_top_k, tuple) else (self.training_top_k,)
 
     @property
     def uses_contrast(self) -> bool:
@@ -192,6 +208,11 @@ class RetrieveConfig(_RetrieveFields):
             raise ValueError("negatives: 0: kl over a positive alone is always 0; set negatives: 1 or more")
         if self.uses_contrast and not self.in_batch_negatives and not self.negatives:
             raise ValueError("negatives: 0: without in_batch_negatives there is nothing to contrast; set one of them")
+        budgets = self.training_budgets
+        if not budgets or len(set(budgets)) < len(budgets) or any(one is not None and one < 1 for one in budgets):
+            raise ValueError(
+                "training_top_k: a number of terms, 1 or more, or a list of different ones, null for all terms"
+            )
         if self.false_negative_margin is not None and not (self.uses_contrast and self.negatives):
             raise ValueError(
                 "false_negative_margin: there are no hard negatives in a contrastive part; set negatives: 1 or more "

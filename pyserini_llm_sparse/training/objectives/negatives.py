@@ -1,6 +1,6 @@
 """Documents of a batch that may not count as a query's negatives: those judged relevant to it, and second copies.
 
-Texts are compared by their keys, `data.batching.text_key`. All is done on the device, in tensors whose shapes follow
+Texts are compared by their keys, `data.examples.text_key`. All is done on the device, in tensors whose shapes follow
 from the batch's alone, so that no step waits for the device.
 """
 

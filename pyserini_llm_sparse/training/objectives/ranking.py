@@ -42,19 +42,24 @@ def info_nce(scores: Tensor, positives: Tensor, excluded: Tensor | None = None, 
 def margin_mse(
     scores: Tensor,
     teacher_scores: Tensor,
+    temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
     excluded: Tensor | None = None,
 ) -> Tensor:
     """Return the mean squared difference between the student's and the teacher's margins (arXiv 2010.02666).
 
-    A margin is the positive's score less a negative's. Neither is scaled by a temperature.
+    A margin is the positive's score less a negative's. The paper knows no temperature; without one a cosine, whose
+    margins are 2 at most, could not meet those of a cross-encoder.
 
     Args:
         scores: of each query's own documents, the positive first, ``[queries, 1 + negatives]``.
         teacher_scores: the teacher's, ``[queries, 1 + negatives]``.
+        temperature: what the student's margins are divided by.
+        teacher_temperature: what the teacher's are.
         excluded: true for a negative that is left out of the mean, ``[queries, 1 + negatives]``; 0 if all are.
     """
-    margins = scores[:, :1] - scores[:, 1:]
-    teacher_margins = teacher_scores[:, :1] - teacher_scores[:, 1:]
+    margins = (scores[:, :1] - scores[:, 1:]) / temperature
+    teacher_margins = (teacher_scores[:, :1] - teacher_scores[:, 1:]) / teacher_temperature
     if excluded is None:
         return functional.mse_loss(margins, teacher_margins)
     counted = (~excluded[:, 1:]).to(margins.dtype)
@@ -95,8 +100,9 @@ class RetrievalObjective:
     """The loss that a run file describes: InfoNCE, distillation and regularisers, each with its weight.
 
     Scores are dot products in full precision, also where autocast is on. Where the run file sets ``training_top_k``, it
-    is here that the vectors are cut, before all else; the model gives them whole. Dense vectors have no terms: they are
-    neither cut nor regularised, so that ``representation`` is the one field in which a comparison's run files differ.
+    is here that the vectors are cut, before all else, to each budget in turn; the model gives them whole. Dense vectors
+    have no terms: they are neither cut nor regularised, so that ``representation`` is the one field in which a
+    comparison's run files differ.
 
     Args:
         config: the run file.
@@ -105,6 +111,7 @@ class RetrievalObjective:
     def __init__(self, config: RetrieveConfig) -> None:
         self.config = config
         self._is_sparse = config.representation == "sparse"
+        self._budgets = config.training_budgets if self._is_sparse else (None,)
 
     def __call__(
         self,
@@ -139,17 +146,38 @@ class RetrievalObjective:
         """
         self._check(queries, documents, query_keys, document_keys, relevant, teacher_scores)
         with torch.autocast(queries.device.type, enabled=False):
-            queries, documents = self._pruned(_full(queries)), self._pruned(_full(documents))
-            parts = self._ranking_parts(queries, documents, query_keys, document_keys, relevant, teacher_scores)
-            weights = {
-                "query_regulariser": (self.config.query_regulariser_weight, queries),
-                "document_regulariser": (self.config.document_regulariser_weight, documents),
-            }
-            for name, (weight, vectors) in weights.items():
-                if weight and self._is_sparse:
-                    parts[name] = weight * ramp * regularise(self.config.regulariser, vectors)
+            queries, documents = _full(queries), _full(documents)
+            found = [
+                self._parts(
+                    self._pruned(queries, terms), self._pruned(documents, terms), query_keys, document_keys, relevant,
+                    teacher_scores, ramp,
+                )
+                for terms in self._budgets
+            ]  # fmt: skip
+            parts = {name: torch.stack([one[name] for one in found]).mean(0) for name in found[0]}
             loss = torch.stack(list(parts.values())).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
+
+    def _parts(
+        self,
+        queries: Tensor,
+        documents: Tensor,
+        query_keys: Tensor,
+        document_keys: Tensor,
+        relevant: Tensor,
+        teacher: Tensor | None,
+        ramp: float,
+    ) -> dict[str, Tensor]:
+        """Return the weighted parts of the loss of vectors as they are."""
+        config = self.config
+        parts = self._ranking_parts(queries, documents, query_keys, document_keys, relevant, teacher)
+        for side, vectors, weight, threshold in (
+            ("query", queries, config.query_regulariser_weight, config.query_regulariser_threshold),
+            ("document", documents, config.document_regulariser_weight, config.document_regulariser_threshold),
+        ):
+            if weight and self._is_sparse:
+                parts[f"{side}_regulariser"] = weight * ramp * regularise(config.regulariser, vectors, threshold)
+        return parts
 
     def _ranking_parts(
         self,
@@ -180,18 +208,13 @@ class RetrievalObjective:
         if config.uses_teacher and teacher is not None:
             # What is relevant stays here: the teacher says how relevant.
             teacher, copies = teacher.to(own.dtype), own_repeated(count, document_keys)
-            if config.distillation == "margin-mse":
-                distilled = margin_mse(own, teacher, copies)
-            else:
-                distilled = kl_distillation(own, teacher, config.score_temperature, config.teacher_temperature, copies)
+            distil = margin_mse if config.distillation == "margin-mse" else kl_distillation
+            distilled = distil(own, teacher, config.score_temperature, config.teacher_temperature, copies)
             parts["distillation"] = config.distillation_weight * distilled
         return parts
 
-    def _pruned(self, vectors: Tensor) -> Tensor:
-        terms = self.config.training_top_k
-        if terms is None or not self._is_sparse:
-            return vectors
-        return keep_top(vectors, terms, self.config.training_top_k_kind)
+    def _pruned(self, vectors: Tensor, terms: int | None) -> Tensor:
+        return vectors if terms is None else keep_top(vectors, terms, self.config.training_top_k_kind)
 
     def _check(
         self,

@@ -79,6 +79,18 @@ def document_frequency_penalty(
 REGULARISERS = {"flops": flops, "l1": l1, "df-flops": df_flops}
 
 
-def regularise(kind: str, weights: Tensor) -> Tensor:
-    """Return the regulariser that a run file calls `kind`, of ``[texts, vocabulary]``; 0 for no texts."""
-    return REGULARISERS[kind](weights) if len(weights) else torch.zeros((), device=weights.device)
+def regularise(kind: str, weights: Tensor, threshold: int | None = None) -> Tensor:
+    """Return the regulariser that a run file calls `kind`; 0 for no texts.
+
+    Args:
+        kind: one of `REGULARISERS`.
+        weights: ``[texts, vocabulary]``.
+        threshold: texts with at most this many terms count as if they had none (arXiv 2504.14839, l0 masking): they
+            are sparse enough, and are not pressed further.
+    """
+    if not len(weights):
+        return torch.zeros((), device=weights.device)
+    if threshold is not None:
+        dense_enough = (weights.detach() > 0).sum(1, keepdim=True) > threshold
+        weights = weights * dense_enough
+    return REGULARISERS[kind](weights)
