@@ -174,6 +174,12 @@ class ModelFolder:
             raise DataError(f"{found}: the base model of {self.path} is an adapter itself; merge that one first")
         return base
 
+    def base_name(self, reference: ModelReference) -> str | None:
+        """Return the name by which an adapter's base is found from anywhere: an absolute path, or a hub id."""
+        named = str(reference.base or (self.adapter or {}).get("base_model_name_or_path") or "")
+        places = (self.path / named, Path(named))
+        return next((str(place.resolve()) for place in places if named and place.is_dir()), named or None)
+
     def _require_weights(self) -> None:
         weights = "adapter_model" if self.adapter is not None else "model"
         index = read_json(self.path / f"{weights}.safetensors.index.json") or {}

@@ -248,10 +248,17 @@ def test_ranking_losses_equal_their_formulas(ranking, dtype, tolerance):
 @PRECISIONS
 @pytest.mark.parametrize("regulariser", ["flops", "l1", "df-flops"])
 @pytest.mark.parametrize(
-    ("terms", "kind"),
-    [(None, "hard"), (2, "hard"), (2, "soft"), (50, "soft"), ((1, 3, None), "hard"), ((1, 2), "soft")],
+    ("terms", "kind", "threshold"),
+    [
+        (None, "hard", None),
+        (None, "hard", 5),
+        (2, "hard", None),
+        (2, "soft", None),
+        (50, "soft", None),
+        ((1, 5, None), "hard", 4),
+        ((1, 2), "soft", None),
+    ],
 )
-@pytest.mark.parametrize("threshold", [None, 5])
 def test_regularisers_and_pruning_equal_their_formulas(regulariser, terms, kind, threshold, dtype, tolerance):
     config = run_file(
         regulariser=regulariser,

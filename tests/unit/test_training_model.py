@@ -194,6 +194,15 @@ def test_the_ramp_counts_optimiser_steps(tmp_path: Path) -> None:
     assert seen == [0, 0, 0.25, 0.25, 1, 1, 1, 1]
 
 
+def test_a_run_can_end_before_its_schedule_does(tmp_path: Path) -> None:
+    rates = []
+    for fields in ({"stop_after_steps": 3}, {}):
+        run = trainer(run_config(tmp_path, **fields), tmp_path)
+        run.train()
+        rates.append(logged(run, "learning_rate"))
+    assert len(rates[0]) == 3 and rates[0] == rates[1][:3] and rates[1][3] < rates[0][2]
+
+
 def test_every_logged_step_has_the_parts_of_its_loss_and_the_health_of_its_vectors(tmp_path: Path) -> None:
     arguments = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 3}
     run = trainer(run_config(tmp_path, trainer=arguments), tmp_path)

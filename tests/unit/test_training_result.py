@@ -116,6 +116,45 @@ def test_a_lora_result_encodes_as_the_trained_model(tmp_path: Path, save: str) -
         assert "lora" in card_header(config.output)["tags"]
 
 
+@pytest.mark.parametrize("save", ["merged", "adapter"])
+def test_an_adapter_of_the_phase_before_goes_on_being_trained_itself(tmp_path: Path, save: str) -> None:
+    base = checkpoint("without_spec")
+    first = AdaptConfig(
+        model=str(base), output=tmp_path / "adapted", texts=("x",), lora_rank=4, lora_alpha=8, save="adapter",
+        objective="masked-next-token",
+    )  # fmt: skip
+    start = starting_checkpoint(first)
+    adapted = build_adaptation_model(first, start)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.02)
+    save_adaptation(adapted, start.tokenizer, a_record(first))
+    config = a_config(tmp_path / "result", model=str(first.output), lora="continue", lora_dropout=0.05, save=save)
+    require_expressible(config)
+    model = build_model(config)
+    found, before = model.trained_weights(), adapted.trained_weights()
+    assert found.keys() == before.keys() and all(torch.equal(found[name], before[name]) for name in found)
+    settings = model.backbone.model.peft_config["default"]
+    assert (settings.r, settings.lora_alpha, settings.lora_dropout) == (4, 8, 0.05)
+    model, tokenizer = trained(config)
+    expected = vectors(model, tokenizer, "query"), vectors(model, tokenizer, "document")
+    save_result(model, tokenizer, a_record(config))
+    assert_same_sparse_vectors(config.output, *expected)
+    if save == "adapter":
+        adapter = json.loads((config.output / "adapter_config.json").read_text(encoding="utf-8"))
+        assert adapter["base_model_name_or_path"] == str(base)
+
+
+def test_only_an_adapter_can_go_on_being_trained(tmp_path: Path) -> None:
+    config = a_config(tmp_path / "result", lora="continue")
+    assert config.uses_lora and not config.trains_head
+    with pytest.raises(UsageError, match="lora: continue: it is no adapter; set lora_rank"):
+        build_model(config)
+    with pytest.raises(ValueError, match="lora_rank: the adapter that is trained on has its own"):
+        a_config(tmp_path / "result", lora="continue", lora_rank=8)
+
+
 def test_an_adapter_finds_its_base_from_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied("without_spec", tmp_path / "base")
     monkeypatch.chdir(tmp_path)

@@ -29,21 +29,69 @@ def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
         ResourceError: A file is missing.
         DataError: The adapter is that of another base, or its files are damaged.
     """
+    embedding: Any = model.get_input_embeddings()
+    rows, own_rows = saved_vocabulary(path), int(embedding.weight.shape[0])
+    adapted, embeddings = _loaded(model, path, rows)
+    _require_saved_embeddings(path, adapted, embeddings, rows, own_rows)
+    _separate_embeddings(adapted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of shared layers, which are none any more
+        merged: PreTrainedModel = adapted.merge_and_unload()
+    return merged
+
+
+def continued_adapter(backbone: Backbone, path: Path, *, dropout: float, trains_head: bool) -> Backbone:
+    """Put an adapter that was trained before into its base, to be trained on: it alone, and the head if wanted.
+
+    Args:
+        backbone: The base.
+        path: The adapter's directory.
+        dropout: Dropout before the adapter; all else is as it was.
+        trains_head: Whether the head is trained, too.
+
+    Raises:
+        UsageError: The adapter was saved with embeddings of its own.
+        LlmSparseError: As `merge_adapter`.
+    """
+    if saved_vocabulary(path) is not None:
+        raise UsageError(
+            f"{path}: lora: continue: the adapter was saved with embeddings of its own, which is not supported; "
+            "set lora: new and a lora_rank, which merges it first"
+        )
+    adapted, _ = _loaded(backbone.model, path, dropout=dropout)
+    return _in_training(adapted, backbone, trains_head)
+
+
+def _loaded(
+    model: PreTrainedModel, path: Path, rows: int | None = None, dropout: float | None = None
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Return peft's model around a base, all of its weights there, and the embeddings that were saved with it.
+
+    Args:
+        model: The base, which is changed.
+        path: The adapter's directory.
+        rows: Size that the base's vocabulary has to have; None to leave it.
+        dropout: For an adapter that is to be trained.
+    """
     try:
-        from peft import PeftModel, get_peft_model_state_dict
+        from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     except ImportError as error:
         raise PrerequisiteError(f"{path}: an adapter: peft is not installed; pip install peft") from error
     from safetensors import SafetensorError, safe_open
 
     embedding: Any = model.get_input_embeddings()
-    rows, own_rows = saved_vocabulary(path), int(embedding.weight.shape[0])
+    options: dict[str, Any] = {}
     try:
         with warnings.catch_warnings():
             # peft asks transformers for attributes that were renamed, and warns of what is checked below
             warnings.simplefilter("ignore")
-            if rows not in (None, own_rows):
+            if rows not in (None, int(embedding.weight.shape[0])):
                 model.resize_token_embeddings(rows, mean_resizing=False)
-            adapted = PeftModel.from_pretrained(model, str(path), use_safetensors=True)
+            if dropout is not None:
+                settings: Any = PeftConfig.from_pretrained(str(path))
+                settings.lora_dropout = dropout
+                options = {"config": settings, "is_trainable": True}
+            adapted = PeftModel.from_pretrained(model, str(path), use_safetensors=True, **options)
         with safe_open(path / "adapter_model.safetensors", framework="pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
@@ -64,12 +112,7 @@ def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
             f"{path}: the adapter does not fit its base: {len(differing)} weights are on one side only "
             f"({', '.join(sorted(differing)[:3])}); name the right one: csplade:ADAPTER,base=PATH_OR_HUB_ID"
         )
-    _require_saved_embeddings(path, adapted, {name: stored[name] for name in embeddings & set(stored)}, rows, own_rows)
-    _separate_embeddings(adapted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of shared layers, which are none any more
-        merged: PreTrainedModel = adapted.merge_and_unload()
-    return merged
+    return adapted, {name: stored[name] for name in embeddings & set(stored)}
 
 
 def _separate_embeddings(adapted: Any) -> None:
@@ -136,6 +179,10 @@ def with_adapter(
             adapted: Any = get_peft_model(backbone.model, settings)
     except ValueError as error:
         raise UsageError(f"lora_targets: {one_line(error)}; name modules of the model") from error
+    return _in_training(adapted, backbone, trains_head)
+
+
+def _in_training(adapted: Any, backbone: Backbone, trains_head: bool) -> Backbone:
     result = Backbone(adapted, backbone.attention)
     if trains_head:
         result.model.get_output_embeddings().requires_grad_(True)

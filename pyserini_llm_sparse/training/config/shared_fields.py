@@ -48,6 +48,11 @@ class ModelConfig(PhaseConfig):
     attention_implementation: str | None = Field(
         default=None, description="sdpa, eager or flash_attention_2; by default transformers' choice."
     )
+    lora: Literal["new", "continue"] = Field(
+        default="new",
+        description="new: an adapter is merged before training, and a new one begun if lora_rank says so; continue: "
+        "the adapter that model is goes on being trained itself, with its own rank, alpha and targets.",
+    )
     lora_rank: int | None = Field(
         default=None, ge=1, description="Rank of a LoRA adapter; without one, all weights are trained."
     )
@@ -65,6 +70,12 @@ class ModelConfig(PhaseConfig):
     save: Literal["merged", "adapter"] = Field(
         default="merged", description="merged writes whole weights; adapter writes only the LoRA adapter."
     )
+    stop_after_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="End the run after this many optimiser steps, though its schedule is made for more; by default it "
+        "runs to the schedule's end.",
+    )
     early_stopping_patience: int | None = Field(
         default=None,
         ge=1,
@@ -73,16 +84,28 @@ class ModelConfig(PhaseConfig):
     trainer: dict[str, Any] = Field(default_factory=dict, description="Arguments of transformers' TrainingArguments.")
 
     @property
+    def uses_lora(self) -> bool:
+        """Whether an adapter is trained rather than all weights."""
+        return self.lora_rank is not None or self.lora == "continue"
+
+    @property
     def trains_head(self) -> bool:
         """Whether the output embedding is trained."""
-        return self.lora_rank is None if self.train_head is None else self.train_head
+        return not self.uses_lora if self.train_head is None else self.train_head
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
         reserved = RESERVED_TRAINER_ARGUMENTS & set(self.trainer)
         if reserved:
             raise ValueError(f"trainer: {', '.join(sorted(reserved))}: set by the phase itself; leave out")
-        if self.save == "adapter" and self.lora_rank is None:
+        own = [
+            name
+            for name in ("lora_rank", "lora_alpha", "lora_targets")
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if self.lora == "continue" and own:
+            raise ValueError(f"{own[0]}: the adapter that is trained on has its own; leave out, or set lora: new")
+        if self.save == "adapter" and not self.uses_lora:
             raise ValueError("save: adapter: nothing but whole weights is trained; set lora_rank, or save: merged")
         if self.save == "adapter" and self.trains_head:
             raise ValueError("save: adapter: a trained head is no part of an adapter; set save: merged")

@@ -21,7 +21,7 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
@@ -93,7 +93,9 @@ class PhaseTrainer(Trainer):
         self._sums: dict[str, Tensor] = {}
         self._micro_batches = 0
         early = config.early_stopping_patience
-        stopping = [EarlyStoppingCallback(early)] if early is not None else []
+        stopping: list[Any] = [EarlyStoppingCallback(early)] if early is not None else []
+        if config.stop_after_steps is not None:
+            stopping.append(_StopAfter(config.stop_after_steps))
         super().__init__(
             model=model,
             args=args,
@@ -229,3 +231,14 @@ class PhaseTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+class _StopAfter(TrainerCallback):
+    """Ends a run before its schedule does."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step >= self._steps:
+            control.should_training_stop = True

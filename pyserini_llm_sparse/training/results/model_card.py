@@ -178,7 +178,9 @@ def _training(record: TrainingRecord) -> list[Row]:
     """Return how the model was trained, and on what machine."""
     config = record.config
     rows: list[Row] = [("objective", _objective(config))]
-    if config.lora_rank is not None:
+    if config.lora == "continue":
+        rows.append(("LoRA", f"the adapter that it started from, trained on, dropout {config.lora_dropout:g}"))
+    elif config.lora_rank is not None:
         rows.append(("LoRA", f"rank {config.lora_rank}, alpha {config.lora_alpha:g}, dropout {config.lora_dropout:g}"))
     if not _is_dense(config):
         rows.append(("output embedding", "trained" if config.trains_head else "not trained"))

@@ -12,6 +12,7 @@ from tokenizers.processors import TemplateProcessing
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.files.atomic import atomic_folder
 from pyserini_llm_sparse.modelling.checkpoint import require_replaceable, save_checkpoint, save_model
+from pyserini_llm_sparse.modelling.folder import ModelFolder
 from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
@@ -30,10 +31,10 @@ def require_expressible(config: ModelConfig) -> None:
         LlmSparseError: With ``save: adapter``, the base model is not there; see `checkpoint.load_checkpoint`.
     """
     require_replaceable(config.output)
-    if config.save == "adapter" and starting_checkpoint(config).base is not None:
+    if config.save == "adapter" and config.lora == "new" and starting_checkpoint(config).base is not None:
         raise UsageError(
             f"save: adapter: {config.model} is an adapter itself: the result would be one over a model that is on no "
-            "disk; set save: merged"
+            "disk; set save: merged, or lora: continue"
         )
     if not isinstance(config, RetrieveConfig) or config.representation == "sparse":
         return
@@ -124,7 +125,12 @@ def start_name(config: ModelConfig) -> str:
 
 def _base(config: ModelConfig) -> str | None:
     """Return the name by which an adapter finds its base; None if whole weights are saved."""
-    return start_name(config) if config.save == "adapter" else None
+    if config.save != "adapter":
+        return None
+    if config.lora == "new":
+        return start_name(config)
+    reference = parse_encoder_name(config.model)
+    return ModelFolder.find(reference).base_name(reference)
 
 
 def _pools_apart(config: RetrieveConfig) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyserini_llm_sparse.errors import UsageError
-from pyserini_llm_sparse.modelling.backbone.adapters import with_adapter
+from pyserini_llm_sparse.modelling.backbone.adapters import continued_adapter, with_adapter
 from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, freeze_head
 from pyserini_llm_sparse.modelling.backbone.loading import load_trainable_backbone
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint
@@ -102,11 +102,14 @@ def build_adaptation_model(config: AdaptConfig, checkpoint: Checkpoint | None = 
 
 def _backbone(config: ModelConfig, checkpoint: Checkpoint, uses_head: bool) -> Backbone:
     """Load the language model, and put the adapter in."""
+    continues = config.lora == "continue"
+    if continues and checkpoint.base is None:
+        raise UsageError(f"{config.model}: lora: continue: it is no adapter; set lora_rank to begin one")
     backbone = load_trainable_backbone(
-        checkpoint.folder,
+        checkpoint.base if continues and checkpoint.base else checkpoint.folder,
         attention=config.attention,
         dtype=config.dtype,
-        base=checkpoint.base,
+        base=None if continues else checkpoint.base,
         trust_remote_code=config.trust_remote_code,
         attention_implementation=config.attention_implementation,
     )
@@ -114,6 +117,8 @@ def _backbone(config: ModelConfig, checkpoint: Checkpoint, uses_head: bool) -> B
     trains_head = config.trains_head and (uses_head or backbone.ties_embeddings)
     if not trains_head:
         freeze_head(backbone)
+    if continues:
+        return continued_adapter(backbone, checkpoint.folder, dropout=config.lora_dropout, trains_head=trains_head)
     if config.lora_rank is None:
         return backbone
     with torch.random.fork_rng(devices=[]):
