@@ -133,6 +133,38 @@ def test_masks_are_those_of_seed_epoch_and_text() -> None:
     assert len({json.dumps(masks(seed, epoch)) for seed in (1, -2) for epoch in (0, 1)}) == 4
 
 
+def test_masked_texts_may_be_packed_each_with_its_bos() -> None:
+    texts = sentences()[:40]
+    packed = MaskedTexts(texts, TOKENIZER, masking(packed=True, mask_probability=0.3))
+    stream = [token for text in texts for token in (BOS, *tokens(text))]
+    assert (len(packed), packed.left_over) == divmod(len(stream), 16)
+    for number, (ids, targets) in enumerate(items(packed)):
+        original = stream[16 * number : 16 * (number + 1)]
+        for place, (token, was) in enumerate(zip(ids, original, strict=True)):
+            predicted = place > 0 and targets[place - 1] != -100
+            assert token == (packed.mask_id if predicted else was)
+            assert not predicted or (targets[place - 1] == was != BOS)
+    with pytest.raises(DataError, match="they do not fill one sequence of 16"):
+        MaskedTexts(["The wing"], TOKENIZER, masking(packed=True))
+
+
+def test_of_the_chosen_tokens_some_become_random_ones_and_some_stay() -> None:
+    fields = {"packed": True, "sequence_length": 512, "mask_probability": 0.5}
+    plain = MaskedTexts(sentences(), TOKENIZER, masking(**fields))
+    mixed = MaskedTexts(sentences(), TOKENIZER, masking(mask_random_share=0.3, mask_kept_share=0.2, **fields))
+    kinds: Counter[str] = Counter()
+    for (_, targets), (ids, again) in zip(items(plain), items(mixed), strict=True):
+        assert targets == again  # the same ones are predicted
+        for token, target in zip(ids[1:], targets, strict=False):
+            if target != -100:
+                kinds["mask" if token == mixed.mask_id else "kept" if token == target else "random"] += 1
+                assert token not in (BOS, EOS, PAD)
+    shares = {kind: number / kinds.total() for kind, number in kinds.items()}
+    assert shares == pytest.approx({"mask": 0.5, "random": 0.3, "kept": 0.2}, abs=0.03)
+    with pytest.raises(ValueError, match="more than all of the chosen tokens"):
+        masking(mask_random_share=0.6, mask_kept_share=0.6)
+
+
 def test_texts_with_nothing_to_mask_are_counted() -> None:
     masked = MaskedTexts(["The wing", "", "<|end|>"], TOKENIZER, masking())
     assert (len(masked), masked.texts, masked.left_out) == (1, 3, 2)

@@ -40,10 +40,23 @@ class AdaptConfig(ModelConfig):
         default=512,
         ge=8,
         description="Tokens in a sequence; texts are packed until it is full, except for masked-next-token, where each "
-        "text is a sequence of its own.",
+        "text is a sequence of its own unless packed says otherwise.",
+    )
+    packed: bool = Field(
+        default=False,
+        description="Whether masked-next-token packs texts, too, each with its BOS, one after the other.",
     )
     mask_probability: float = Field(
-        default=0.2, gt=0, lt=1, description="Share of the tokens that masked-next-token masks."
+        default=0.2, gt=0, lt=1, description="Share of the tokens that masked-next-token chooses to be predicted."
+    )
+    mask_random_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the chosen tokens that become a random one instead of mask_token.",
+    )
+    mask_kept_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the chosen tokens that stay as they are."
     )
     mask_token: str = Field(
         default="_", description="Token that masks; it must be a single token of the vocabulary."
@@ -51,6 +64,12 @@ class AdaptConfig(ModelConfig):
     held_out_texts: int = Field(
         default=0, ge=0, description="Number of sequences kept for evaluation and not trained on."
     )
+
+    @model_validator(mode="after")
+    def _check_masking(self) -> AdaptConfig:
+        if self.mask_random_share + self.mask_kept_share > 1:
+            raise ValueError("mask_random_share: with mask_kept_share more than all of the chosen tokens; lower them")
+        return self
 
     @model_validator(mode="after")
     def _check_attention(self) -> AdaptConfig:
