@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +12,8 @@ import yaml
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, RetrieveConfig
 from pyserini_llm_sparse.training.config.run_file import load_config
 from pyserini_llm_sparse.training.data.examples import Example
+from tests.checkpoints import checkpoint, sentences
+from tests.training_runs import logged, trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "training"
@@ -51,6 +55,51 @@ def test_it_says_how_it_is_started(path: Path) -> None:
     assert f"train {phase(path)} {path.relative_to(ROOT)}" in text
 
 
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model's adapter, as Lion's adaptation leaves it."""
+    from pyserini_llm_sparse.modelling.checkpoint import save_model
+    from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, starting_checkpoint
+
+    folder = tmp_path_factory.mktemp("adapted")
+    config = load_config("adapt", FOLDER / "lion/llama-3.2-1b/adapt.yaml", [f"model={checkpoint('without_spec')}"])
+    start = starting_checkpoint(config)
+    save_model(folder, build_adaptation_model(config, start).backbone.model, checkpoint("without_spec"))
+    start.tokenizer.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=identifier)
+def test_a_papers_file_trains_a_small_model_for_five_steps(path: Path, adapted: Path, tmp_path: Path) -> None:
+    from pyserini_llm_sparse.training.config.arguments import training_arguments
+    from pyserini_llm_sparse.training.data.packing import adaptation_data
+    from pyserini_llm_sparse.training.loop.trainer import AdaptationTrainer
+    from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, starting_checkpoint
+
+    config = load_config(phase(path), path)  # type: ignore[arg-type]
+    arguments = {
+        **config.trainer, "bf16": False, "use_cpu": True, "max_steps": 5, "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 1, "logging_steps": 1, "report_to": [], "save_steps": 100, "eval_steps": 100,
+    }  # fmt: skip
+    model = adapted if config.lora == "continue" else checkpoint("without_spec")
+    config = config.model_copy(update={"model": str(model), "output": tmp_path / "out", "trainer": arguments})
+    if isinstance(config, RetrieveConfig):
+        run: Any = trainer(config, tmp_path, number=12)
+    else:
+        texts = tmp_path / "texts.txt"
+        texts.write_text("\n".join(" ".join(sentences()[:200]) for _ in range(4)), encoding="utf-8")
+        config = config.model_copy(update={"texts": (str(texts),), "held_out_texts": 0, "sequence_length": 64})
+        start = starting_checkpoint(config)
+        training, _, collator = adaptation_data(config, start)
+        run = AdaptationTrainer(
+            build_adaptation_model(config, start), training_arguments(config, tmp_path), config=config,
+            train_dataset=training, data_collator=collator,
+        )  # fmt: skip
+    run.train()
+    losses = logged(run)
+    assert len(losses) == 5 and all(map(math.isfinite, losses))
+
+
 @pytest.mark.parametrize("path", PAPERS, ids=identifier)
 def test_a_papers_file_names_the_paper(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -66,6 +115,25 @@ def test_csplade_has_three_variants_by_one_field() -> None:
     ]
     assert variants[0].replace(attention="echo") == variants[1]
     assert variants[0].replace(attention="bidirectional") == variants[2]
+
+
+def test_lions_retrievers_train_the_adapter_of_its_adaptation_on() -> None:
+    folder = FOLDER / "lion/llama-3.2-1b"
+    adapt = load_config("adapt", folder / "adapt.yaml")
+    assert adapt.save == "adapter" and adapt.packed and adapt.mask_random_share == adapt.mask_kept_share == 0.1
+    for name, steps in (("cl", 4750 * 7), ("kd", 525 * 56), ("cl-kd", 4750 * 7)):
+        config = load_config("retrieve", folder / f"{name}.yaml")
+        assert (config.model, config.lora, config.lora_dropout) == (str(adapt.output), "continue", 0.05)
+        assert config.trainer["max_steps"] == steps
+
+
+def test_laconics_second_stage_starts_from_its_first_under_the_released_contract() -> None:
+    for folder in (FOLDER / "laconic").iterdir():
+        first, second = (load_config("retrieve", folder / f"{name}.yaml") for name in ("pretrain", "finetune"))
+        assert second.model == str(first.output)
+        spec = second.encoding_spec()
+        assert (spec.query_prefix, spec.document_prefix, spec.add_bos) == ("query: ", "passage: ", False)
+        assert spec.query_top_k == spec.document_top_k == 512 and spec.attention == "bidirectional"
 
 
 def test_lion_sparse_and_dense_differ_by_one_switch() -> None:

@@ -69,7 +69,7 @@ def test_a_model_in_training_gives_the_vectors_that_the_encoder_gives(
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional", "echo"])
 def test_a_dense_vector_is_the_last_token_or_the_mean(attention: str, tmp_path: Path) -> None:
-    for pooling in ("last-token", "mean"):
+    for pooling in ("last-token", "mean", "normalised-mean"):
         config = run_config(
             tmp_path, f"llama_{attention}", attention=attention, representation="dense", dense_pooling=pooling
         )
@@ -80,6 +80,9 @@ def test_a_dense_vector_is_the_last_token_or_the_mean(attention: str, tmp_path: 
         for ids, pooled in tokenised:  # one by one, without padding
             with torch.no_grad():
                 states = model.backbone.hidden(torch.tensor([ids]), torch.ones(1, len(ids)))[0]
+            if pooling == "normalised-mean":
+                wanted.append(torch.stack([state / state.norm() for state in states[list(pooled)]]).mean(0))
+                continue
             kept = states[-1] if pooling == "last-token" else states[list(pooled)].mean(0)
             wanted.append(kept / kept.norm())
         for pad_side in ("right", "left"):

@@ -25,11 +25,12 @@ class RetrieveSettings(ModelConfig):
     )
     representation: Literal["sparse", "dense"] = Field(
         default="sparse",
-        description="sparse, log1p(relu(max logits)); or dense, pooled and L2-normalised hidden states.",
+        description="sparse, log1p(relu(max logits)); or dense, pooled hidden states.",
     )
-    dense_pooling: Literal["last-token", "mean"] = Field(
+    dense_pooling: Literal["last-token", "mean", "normalised-mean"] = Field(
         default="last-token",
-        description="Hidden states that make a dense vector: the last token's, or the mean of all.",
+        description="Hidden states that make a dense vector: the last token's, or the mean of all, either then of "
+        "length 1; or the mean of all after each was scaled to length 1 (Lion).",
     )
     query_term_weights: Literal["learned", "fixed"] = Field(
         default="learned",

@@ -140,7 +140,7 @@ class CollapseDetector:
         config = self.config
         pools_bos = config.add_bos and config.pooled_span == "all"
         if config.representation == "dense":
-            pools_bos = pools_bos and config.dense_pooling == "mean"
+            pools_bos = pools_bos and config.dense_pooling != "last-token"
         bos = "leave the first token out of the pooling (pooled_span: text, or add_bos: false), " if pools_bos else ""
         return f"{bos}adapt the model first (train adapt), or lower trainer.learning_rate"
 

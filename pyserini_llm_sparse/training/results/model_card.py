@@ -170,7 +170,7 @@ def _contract(spec: EncodingSpec, config: ModelConfig) -> list[Row]:
     left_out = {"version", *((*SPARSE_ONLY, "model_fingerprint") if is_dense else ())}
     rows: list[Row] = [(name, shown(value)) for name, value in spec.model_dump().items() if name not in left_out]
     if isinstance(config, RetrieveConfig) and is_dense:
-        rows.append(("pooling", f"{config.dense_pooling}, then L2-normalised"))
+        rows.append(("pooling", _pooling(config.dense_pooling)))
     return rows
 
 
@@ -260,3 +260,7 @@ def _environment() -> Environment:
     )
     environment.filters["code"] = code
     return environment
+
+
+def _pooling(kind: str) -> str:
+    return "mean of L2-normalised states" if kind == "normalised-mean" else f"{kind}, then L2-normalised"

@@ -151,9 +151,12 @@ def _save_dense(model: Any, tokenizer: Any, spec: EncodingSpec, record: Training
 
     set_attention(model, spec.attention)
     body = model.base_model
-    modules = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    # Normalize scales what it is told to from sentence-transformers 6 on; before that, it fails before a pooling.
+    states_first = config.dense_pooling == "normalised-mean"
+    pooling, normalize = ("2_Pooling", "1_Normalize") if states_first else ("1_Pooling", "2_Normalize")
+    modules = (("", "Transformer"), *sorted(((pooling, "Pooling"), (normalize, "Normalize"))))
     length = max(spec.query_max_length, spec.document_max_length)
-    mode = {"last-token": "lasttoken", "mean": "mean"}[config.dense_pooling]
+    mode = "lasttoken" if config.dense_pooling == "last-token" else "mean"
     with atomic_folder(config.output) as folder:
         save_model(folder, body)
         _framing(TextTokenizer.from_any(tokenizer), spec).save(folder)
@@ -169,16 +172,16 @@ def _save_dense(model: Any, tokenizer: Any, spec: EncodingSpec, record: Training
                 "model_type": "SentenceTransformer",
                 "prompts": {"query": spec.query_prefix, "document": spec.document_prefix},
                 "default_prompt_name": None,
-                "similarity_fn_name": "cosine",
+                "similarity_fn_name": "dot" if states_first else "cosine",
             },
-            "1_Pooling/config.json": {
+            f"{pooling}/config.json": {
                 "word_embedding_dimension": int(body.config.hidden_size),
                 "pooling_mode_cls_token": False,
                 "pooling_mode_mean_tokens": mode == "mean",
                 "pooling_mode_lasttoken": mode == "lasttoken",
                 "include_prompt": True,
             },
-            "2_Normalize/config.json": {},
+            f"{normalize}/config.json": {"module_input_name": "token_embeddings"} if states_first else {},
         }
         for name, content in contents.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -18,7 +18,7 @@ from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
 from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, checkpoint_activations
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss
-from pyserini_llm_sparse.training.retriever.dense_pooling import last_token, pooled
+from pyserini_llm_sparse.training.retriever.dense_pooling import last_token, normalised_mean, pooled
 
 
 class TrainableModel(nn.Module):
@@ -107,7 +107,7 @@ class RetrievalModel(TrainableModel):
         spec: The encoding spec, without fingerprint; what it says beyond this class (prefix, BOS, truncation, top-k) is
             the tokenization's and the encoder's.
         representation: ``sparse`` or ``dense``.
-        dense_pooling: ``last-token`` or ``mean``.
+        dense_pooling: ``last-token``, ``mean`` or ``normalised-mean``.
         query_weights: ``[vocabulary]``, the table of inference-free queries; a parameter if it is learned, None if the
             model encodes the queries. Negative weights count as 0; a term at 0 gets no gradient and stays there.
     """
@@ -133,7 +133,7 @@ class RetrievalModel(TrainableModel):
             spec: The encoding spec.
             allowed: bool ``[vocabulary]``, false for ids that never become terms.
             representation: ``sparse`` or ``dense``.
-            dense_pooling: ``last-token`` or ``mean``.
+            dense_pooling: ``last-token``, ``mean`` or ``normalised-mean``.
             query_weights: Where the table of inference-free queries starts.
             learns_query_weights: Whether it is trained.
         """
@@ -168,7 +168,8 @@ class RetrievalModel(TrainableModel):
 
         Returns:
             float32 ``[queries, dimensions]`` and ``[documents, dimensions]``. A sparse vector has a weight for each id
-            of the vocabulary, 0 for those that never become terms; a dense one has length 1.
+            of the vocabulary, 0 for those that never become terms; a dense one has length 1, or less as a
+            ``normalised-mean``.
         """
         queries = documents = None
         if query_input_ids is not None and query_attention_mask is not None and query_pool_mask is not None:
@@ -192,8 +193,9 @@ class RetrievalModel(TrainableModel):
             pool_mask = functional.pad(pool_mask, (0, 1))
             attention_mask = pool_mask
         if self.representation == "dense":
-            kept = pool_mask if self.dense_pooling == "mean" else last_token(attention_mask)
-            return pooled(hidden, kept)
+            if self.dense_pooling == "normalised-mean":
+                return normalised_mean(hidden, pool_mask)
+            return pooled(hidden, pool_mask if self.dense_pooling == "mean" else last_token(attention_mask))
         largest = max_logits(hidden, self.backbone.head_weight, pool_mask, self.backbone.head_bias)
         return torch.where(self.allowed, activate(largest, self.spec.logit_scale), 0)
 
