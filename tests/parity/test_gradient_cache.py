@@ -71,6 +71,19 @@ def test_the_cached_gradient_is_the_plain_one(kind: str, size: int, tmp_path: Pa
         assert float(wanted["query_weights"].norm()) > 0
 
 
+@pytest.mark.parametrize("negatives", [1, 2])
+def test_the_trainers_loss_knows_positives_that_were_not_drawn(negatives: int, tmp_path: Path) -> None:
+    config = run_config(tmp_path, negatives=negatives)
+    inputs, model = batch(config), build_model(config)
+    run = trainer(config, tmp_path, model)
+    with torch.no_grad():
+        found = run.compute_loss(model, dict(inputs))
+        drawn_only = {**inputs, "positive_keys": inputs["document_keys"][:: 1 + negatives, None]}
+        expected, wrong = (loss_of(config, each, *model(**texts(each)), ramp=1.0) for each in (inputs, drawn_only))
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    assert float(found) != pytest.approx(float(wrong), rel=1e-4)
+
+
 def test_both_passes_of_gradient_caching_draw_the_same_dropout(tmp_path: Path) -> None:
     config = run_config(tmp_path, lora_rank=4, lora_dropout=0.5)
     inputs = batch(config)
