@@ -1,4 +1,4 @@
-"""The machine and the processes on it: cores and what they are good at, versions, children of this process."""
+"""The machine and what is on it: cores and what they are good at, versions, folders, the environment of a process."""
 
 from __future__ import annotations
 
@@ -121,23 +121,6 @@ def own_environment() -> dict[str, str]:
         return dict(os.environ)
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-# The start-up hook by hand, for it does not run where this package is not installed in the usual way.
-_HOOKED = (
-    "import runpy, sys, _pyserini_llm_sparse_boot as boot; sys.meta_path.insert(0, boot.PyseriniTrigger); "
-    "del sys.argv[0]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
-)
-
-
-def pyserini_command(module: str, *arguments: str) -> list[str]:
-    """Return the command line of a Pyserini command in a child process, with the plugin whatever is installed.
-
-    Args:
-        module: Pyserini's, such as ``pyserini.index.lucene``.
-        *arguments: Its arguments.
-    """
-    return [sys.executable, "-c", _HOOKED, module, *arguments]
 
 
 def installed_version(package: str) -> str | None:

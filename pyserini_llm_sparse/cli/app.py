@@ -6,7 +6,9 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
@@ -28,12 +30,14 @@ from pyserini_llm_sparse.system import LOGGER
 from pyserini_llm_sparse.version import __version__
 
 INTERRUPTED = 130
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 UNEXPECTED = 6
+_BY_SIGNAL = 128  # with the number of a signal, the exit code that shells have for it
 
 HELP = """Causal-LM learned sparse retrieval for Pyserini.
 
 Exit codes: 0 done; 2 wrong usage; 3 a prerequisite is missing; 4 a file, model or disk space is missing; 5 bad data;
-6 a run failed; 7 done, but some records were skipped; 130 interrupted.
+6 a run failed; 7 done, but some records were skipped; 130 interrupted, 143 ended by SIGTERM, 129 by its terminal.
 """
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -90,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     register()  # Pyserini's libraries are used below, on machines where it could not be imported without
     code: int = UNEXPECTED
     try:
-        with _log_to_console():
+        with _ended_like_an_interrupt(), _log_to_console():
             app(args=given, prog_name=PROGRAM)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else UNEXPECTED
@@ -108,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = shown.exit_code
     if code == INTERRUPTED:
         say("interrupted; give the same command again to go on")
+    elif code in [_BY_SIGNAL + number for number in ENDING]:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            say(f"ended by {signal.Signals(code - _BY_SIGNAL).name}; give the same command again to go on")
     return code
 
 
@@ -117,6 +124,25 @@ def _explained(error: Exception) -> LlmSparseError:
     if found is None:
         found = LlmSparseError(f"unexpected {type(error).__name__}: {first_line(error)}; --traceback shows where")
     return found
+
+
+@contextlib.contextmanager
+def _ended_like_an_interrupt() -> Iterator[None]:
+    """Let signals to end do what an interrupt does: children end, unfinished files go, and one line tells it."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(_BY_SIGNAL + number)
+
+    taken = []
+    if threading.current_thread() is threading.main_thread():  # no other may
+        taken = [one for one in ENDING if signal.getsignal(one) is signal.SIG_DFL]  # as nohup has SIGHUP ignored
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class _ConsoleHandler(logging.Handler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pyserini_llm_sparse.errors import DataError, LlmSparseError, ResourceError,
 from pyserini_llm_sparse.indexing import lucene
 from pyserini_llm_sparse.indexing.vectors import encode_corpus
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
-from pyserini_llm_sparse.system import own_environment, pyserini_command
+from pyserini_llm_sparse.system import own_environment
 from tests.integration.conftest import Pyserini
 
 pytestmark = pytest.mark.end_to_end
@@ -121,8 +122,10 @@ def test_a_full_disk_is_told_and_leaves_the_former_index_with_its_spec(vectors: 
 
 KILLED = """
 import os, sys
+from pyserini_llm_sparse.children import run_module
 from pyserini_llm_sparse.plugin.patches import indexing
 indexing.settle_index_spec = lambda *details: os._exit(9)
+run_module(sys.argv[1:])
 """
 
 
@@ -134,9 +137,9 @@ def test_killed_after_lucenes_commit_an_index_has_no_former_spec(vectors: Path, 
         "--generator", "DefaultLuceneDocumentGenerator", "--collection", "JsonVectorCollection", "--input", vectors,
         "--index", index, "--threads", "1", "--impact", "--pretokenized",
     ]  # fmt: skip
-    python, option, hooked, *command = pyserini_command("pyserini.index.lucene", *map(str, arguments))
+    command = ["pyserini.index.lucene", *map(str, arguments)]
     # The process dies at the very point where the spec would be written, after Lucene's commit.
-    done = subprocess.run([python, option, KILLED + hooked, *command], env=own_environment(), check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, *command], env=own_environment(), check=False)
     assert done.returncode == 9
     assert lucene.index_state(index) != state
     assert lucene.read_index_spec(index) is None

@@ -17,8 +17,8 @@ import pytest
 PACKAGE = "pyserini_llm_sparse"
 # From the ground up. Rooms of one floor do not know each other.
 SPINE: tuple[tuple[str, ...], ...] = (
-    ("errors", "version"),
-    ("system",),
+    ("errors", "version", "system"),
+    ("children",),
     ("files",),
     ("modelling",),
     ("onnx",),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyserini_llm_sparse.children import child
 from pyserini_llm_sparse.errors import RunError
 from pyserini_llm_sparse.files.atomic import disk_errors
 from pyserini_llm_sparse.files.outputs import require_folder
@@ -14,7 +15,6 @@ from pyserini_llm_sparse.indexing.lucene.failures import failure
 from pyserini_llm_sparse.indexing.lucene.index_spec import index_state
 from pyserini_llm_sparse.indexing.lucene.reading import LuceneIndex
 from pyserini_llm_sparse.indexing.lucene.source import read_vectors
-from pyserini_llm_sparse.system import own_environment, pyserini_command
 
 MARKS = ("segments_*", "write.lock")  # files of an index; the second alone is there if its making was interrupted
 
@@ -90,7 +90,7 @@ def index(
 
 
 def run_indexer(arguments: Sequence[str], index: str | Path, log: str | Path | None) -> None:
-    """Run ``pyserini.index.lucene`` in a process of its own, and require that it writes a commit.
+    """Run ``pyserini.index.lucene`` in a process that ends with this one, and require that it writes a commit.
 
     Args:
         arguments: Its arguments, but for the generator.
@@ -102,18 +102,18 @@ def run_indexer(arguments: Sequence[str], index: str | Path, log: str | Path | N
         RunError: It failed, or ended well without writing anything, which it does where it cannot write.
     """
     before = index_state(index)
-    command = pyserini_command("pyserini.index.lucene", "--generator", "DefaultLuceneDocumentGenerator", *arguments)
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False,
-        env=own_environment(),
-    )  # fmt: skip
+    command = ("pyserini.index.lucene", "--generator", "DefaultLuceneDocumentGenerator", *arguments)
+    with child(*command, output=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        printed = process.stdout.read().decode("utf-8", "replace")
+        code = process.wait()
     if log is not None:
         with disk_errors(Path(log)):
-            Path(log).write_text(done.stdout, encoding="utf-8")
-    if done.returncode != 0:
-        raise failure(index, f"pyserini.index.lucene ended with exit code {done.returncode}", done.stdout)
+            Path(log).write_text(printed, encoding="utf-8")
+    if code != 0:
+        raise failure(index, f"pyserini.index.lucene ended with exit code {code}", printed)
     if index_state(index) == before:
-        raise failure(index, "pyserini.index.lucene wrote no index", done.stdout)
+        raise failure(index, "pyserini.index.lucene wrote no index", printed)
 
 
 def _require_same_documents(opened: LuceneIndex, encoded: set[str], empty: set[str]) -> int:

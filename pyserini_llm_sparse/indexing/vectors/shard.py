@@ -15,10 +15,12 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 
+from pyserini_llm_sparse.children import end_when_closed
 from pyserini_llm_sparse.errors import LlmSparseError, explained, one_line, wants_traceback
 from pyserini_llm_sparse.system import LOGGER
 
@@ -46,7 +48,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     emit = _events()
     shard = Shard(**orjson.loads(sys.stdin.buffer.readline()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # At once: what is done is recorded, and the rest is done again.
+    end_when_closed(_STANDARD_INPUT, partial(os._exit, 1))
     try:
         emit({"report": _encoded(shard, emit)})
     except LlmSparseError as error:
@@ -94,13 +97,6 @@ def _events() -> Callable[[dict[str, Any]], None]:
             stream.flush()
 
     return emit
-
-
-def _end_with_parent() -> None:
-    # Not from `sys.stdin`: this thread would hold its lock for ever, and Python cannot end without that.
-    while os.read(_STANDARD_INPUT, 1024):
-        pass
-    os._exit(1)  # at once: what is done is recorded, and the rest is done again
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from pyserini_llm_sparse.children import child
 from pyserini_llm_sparse.errors import RunError
 from pyserini_llm_sparse.files.atomic import disk_errors
 from pyserini_llm_sparse.files.work import LOCK, held, record, remove_lock
-from pyserini_llm_sparse.system import last_line, own_environment
+from pyserini_llm_sparse.system import last_line
 
 RECORD = "step.json"
 KEY = "step.key"  # in an unfinished folder: what it was begun for
@@ -143,18 +144,9 @@ class Step:
     def _run_command(self, folder: Path, progress: Callable[[str], None] | None) -> int | None:
         """Run the command with its output in a folder. Returns the peak of its memory, where the system tells it."""
         log = self.folder.with_name(f"{self.folder.name}.{LOG}")
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *self._arguments(folder)], stdin=subprocess.DEVNULL, stdout=stream,
-                stderr=subprocess.STDOUT, env=own_environment(),
-            )  # fmt: skip
-            try:
-                watch = None if progress is None else partial(_tell, log, time.monotonic(), progress)
-                code, peak = _wait(process, watch)
-            except BaseException:
-                process.kill()
-                process.wait()
-                raise
+        with log.open("wb") as stream, child(*self._arguments(folder), output=stream) as process:
+            watch = None if progress is None else partial(_tell, log, time.monotonic(), progress)
+            code, peak = _wait(process, watch)
         if code:
             last = last_line(log.read_text(encoding="utf-8", errors="replace"))
             raise RunError(f"{self.title}: exit code {code}: {last}; {log} has all that it printed")
