@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,8 +108,7 @@ class _Row(NamedTuple):
     """What errors of other libraries become.
 
     Attributes:
-        sources: Beginnings of the errors' full class names, a Java exception's among them, or libraries that an error
-            of any class came out of.
+        sources: Beginnings of the errors' full class names, or libraries that an error of any class came out of.
         kind: Our class.
         what: What is wrong; the library's own words follow.
         remedy: What to do.
@@ -120,19 +120,24 @@ class _Row(NamedTuple):
     remedy: str
 
 
+class JavaRow(NamedTuple):
+    """What exceptions of Java become.
+
+    Attributes:
+        words: A pattern in what they say.
+        kind: Our class.
+        remedy: What is wrong, and what to do.
+    """
+
+    words: str
+    kind: type[LlmSparseError]
+    remedy: str
+
+
 # The first row that fits counts: classes say more than the library that an error came out of.
 _FOREIGN = (
-    _Row(("builtins.MemoryError", "torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError",
-          "java.lang.OutOfMemoryError"),
+    _Row(("builtins.MemoryError", "torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"),
          ResourceError, "memory: not enough", "choose a smaller --batch-size"),
-    _Row(("org.apache.lucene.index.CorruptIndexException", "org.apache.lucene.index.IndexFormatToo"),
-         DataError, "Java: the index is damaged or of another version", "index the vectors again"),
-    _Row(("org.apache.lucene.store.LockObtainFailedException",),
-         RunError, "Java: another process writes the index", "wait for it to end"),
-    _Row(("java.nio.file.", "java.io.", "org.apache.lucene.index.IndexNotFoundException"),
-         ResourceError, "Java: a file cannot be read or written", "check the index, and the space on the disk"),
-    _Row(("java.", "javax.", "org.apache.", "io.anserini.", "jnius."),
-         RunError, "Java: failed", "PYSERINI_VERBOSE_JVM=1 lets through what it prints"),
     _Row(("huggingface_hub.errors.HFValidationError",), DataError, "hub: not a name on the hub", "check the name"),
     _Row(("requests.", "urllib3.", "urllib.error.", "httpx.", "httpcore.", "socket.", "ssl.",
           "builtins.ConnectionError", "builtins.TimeoutError", "huggingface_hub."),
@@ -154,6 +159,38 @@ _FOREIGN = (
     _Row(("datasets",), ResourceError, "datasets: cannot give the data", "check the name, and the network"),
     _Row(("accelerate",), RunError, "accelerate: failed", "check its configuration"),
 )  # fmt: skip
+# The first row that fits counts.
+_JAVA = (
+    JavaRow("No space left on device|Disk quota exceeded|File too large", ResourceError,
+     "disk full; free some space and give the same command again"),
+    JavaRow("LockObtainFailed", RunError, "another process is writing it; wait for that, or choose another index"),
+    JavaRow("AccessDenied|Permission denied|Read-only file system", ResourceError,
+     "may not be read or written; check who owns it, or choose another place"),
+    JavaRow("InvalidPathException", ResourceError,
+     "Java cannot read names in these letters here; set LC_ALL=C.UTF-8, or use ASCII"),
+    JavaRow("OutOfMemoryError: unable to create|Cannot allocate memory|Map failed", ResourceError,
+     "the system gives Java no more memory or threads; use fewer --threads, or raise its limits (ulimit, cgroup)"),
+    JavaRow("OutOfMemoryError", ResourceError,
+     "Java's memory does not suffice; give it more by JAVA_TOOL_OPTIONS=-Xmx8g, or use fewer threads"),
+    JavaRow("Too many open files", ResourceError, "raise the limit of open files (ulimit -n)"),
+    JavaRow("IndexFormatToo(?:Old|New)|Could not load codec|An SPI class", DataError,
+     "written by another version of Lucene; index the vectors again"),
+    JavaRow("CorruptIndex|IndexNotFound|NoSuchFile|FileNotFound|EOFException|ArrayIndexOutOfBounds", DataError,
+     "the index is damaged or not whole; index the vectors again"),
+    JavaRow("UnsupportedClassVersion", PrerequisiteError, "this Java is too old; `doctor` tells which one to use"),
+    JavaRow("immense term|MaxBytesLengthExceeded", DataError,
+     "an id or a term is longer than Lucene takes (32,766 bytes); shorten it"),
+    JavaRow("vector's dimensions must be <=", DataError, "Lucene takes no vectors of so many dimensions; use faiss"),
+    JavaRow("differs from field dimension", DataError, "another model made the index; search with that one"),
+    # From here on by the class, at the beginning.
+    JavaRow(r"^[\w.$]*AlreadyClosedException", RunError, "the index was closed before; open it again"),
+    JavaRow(r"^java\.lang\.(?:\w*ClassDef|ClassNotFound|NoSuch|\w*Link|Incompatible|ExceptionInInit)|^Class not found",
+     PrerequisiteError, "Pyserini's jar lacks it, or this Java does not fit; `doctor` tells which one to use"),
+    JavaRow(r"^javax?\.net\.", ResourceError, "a download failed; connect, or use what this machine has"),
+    JavaRow(r"^java\.(?:nio\.file|io)\.", ResourceError,
+     "a file cannot be read or written; check the index, and the disk that it is on"),
+)  # fmt: skip
+JAVA_FAILED = JavaRow("", RunError, "Java failed; PYSERINI_VERBOSE_JVM=1 lets through what it prints")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -171,6 +208,9 @@ def explained(error: BaseException) -> LlmSparseError | None:
         return ResourceError(f"memory: not enough: {said}; choose a smaller --batch-size")
     if "home directory" in said and isinstance(error, RuntimeError):
         return ResourceError(f"home: there is none: {said}; set HOME to a folder that you may write to")
+    if java := java_words(error):
+        meant = java_meaning(java) or JAVA_FAILED
+        return meant.kind(f"Java: {java}: {meant.remedy}")
     for row in _FOREIGN:
         if any(name.startswith(row.sources) for name in names):
             return row.kind(f"{row.what}: {said}; {row.remedy}")
@@ -186,14 +226,29 @@ def explained(error: BaseException) -> LlmSparseError | None:
     return None
 
 
+def java_words(error: BaseException) -> str | None:
+    """Return an exception of Java's, as pyjnius brings it, by its class and what it says; None if it is no such."""
+    if name := getattr(error, "classname", None):
+        return f"{str(name).replace('/', '.')}: {getattr(error, 'innermessage', None) or first_line(error)}"
+    return one_line(error) if type(error).__module__.partition(".")[0] == "jnius" else None
+
+
+def java_meaning(said: str) -> JavaRow | None:
+    """Return what Java's exceptions mean by the one table of them, None for one that it does not know.
+
+    Args:
+        said: An exception's class and what it says; or all that a command has printed, in which only words that leave
+            no doubt count.
+    """
+    return next((row for row in _JAVA if re.search(row.words, said)), None)
+
+
 def _names(error: BaseException) -> list[str]:
-    """Return the full names of an error's classes that tell something, and of the Java exceptions behind it."""
+    """Return the full names of an error's classes that tell something."""
     kinds = [one for one in type(error).__mro__ if one not in (OSError, Exception, BaseException, object)]
     names = [f"{one.__module__}.{one.__qualname__}" for one in kinds]
     if type(error) is Exception:
         names.append("builtins.Exception")
-    if java := getattr(error, "classname", None):  # pyjnius's JavaException
-        names = [str(java).replace("/", ".")]
     return names
 
 

@@ -92,11 +92,12 @@ def no_home(folder: Path) -> None:
 class JavaError(Exception):
     """What pyjnius raises has this attribute."""
 
-    classname = "org.apache.lucene.index.CorruptIndexException"
+    classname = "org/apache/lucene/index/CorruptIndexException"
+    innermessage = "checksum failed"
 
 
 def bad_index(folder: Path) -> None:
-    raise JavaError("JVM exception occurred: checksum failed")
+    raise JavaError("JVM exception occurred: checksum failed org.apache.lucene.index.CorruptIndexException")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,11 @@ def bad_index(folder: Path) -> None:
         (bad_json, DataError, "a file: damaged"),
         (bad_bytes, DataError, "a file: damaged"),
         (no_home, ResourceError, "home: there is none"),
-        (bad_index, DataError, "Java: the index is damaged"),
+        (
+            bad_index,
+            DataError,
+            "Java: org.apache.lucene.index.CorruptIndexException: checksum failed: the index is damaged or not whole; ",
+        ),
     ],
 )
 def test_an_error_of_another_library_is_one_of_ours_in_one_line(

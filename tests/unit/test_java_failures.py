@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyserini_llm_sparse.errors import DataError, LlmSparseError, ResourceError, RunError
+from pyserini_llm_sparse.errors import DataError, LlmSparseError, PrerequisiteError, ResourceError, RunError
 from pyserini_llm_sparse.indexing.lucene.failures import failure
 
 TRACE = """2026-01-01 00:00:00,000 INFO  [main] index.AbstractIndexer (AbstractIndexer.java:208) - Setting log level
@@ -24,7 +24,19 @@ jnius.JavaException: JVM exception occurred: {exception}
         ("java.nio.file.AccessDeniedException: /i", ResourceError, "check who owns it"),
         ("java.lang.OutOfMemoryError: Java heap space", ResourceError, "give it more"),
         ("org.apache.lucene.index.CorruptIndexException: checksum failed", DataError, "index the vectors again"),
-        ("java.lang.IllegalStateException: nobody knows", RunError, "nobody knows"),
+        ("org.apache.lucene.store.AlreadyClosedException: this IndexReader is closed", RunError, "open it again"),
+        (
+            "java.lang.IllegalArgumentException: Field [vector] vector's dimensions must be <= [1024]; got 1536",
+            DataError,
+            "use faiss",
+        ),
+        ("java.lang.NoSuchMethodError: 'void a.B.c()'", PrerequisiteError, "`doctor` tells"),
+        ("java.io.IOException: Input/output error", ResourceError, "check the index, and the disk"),
+        (
+            "java.lang.IllegalStateException: nobody knows",
+            RunError,
+            "nobody knows: Java failed; PYSERINI_VERBOSE_JVM=1",
+        ),
     ],
 )
 def test_a_failure_of_java_is_its_exception_and_a_remedy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pyserini_llm_sparse.errors import RunError
 from pyserini_llm_sparse.indexing.lucene.building import run_indexer
@@ -50,11 +51,17 @@ class BM25Index(OpenedIndex):
 
     def __init__(self, index: str | Path, k1: float = K1, b: float = B) -> None:
         """Open an index; see `OpenedIndex` for what can go wrong."""
-        super().__init__(index, "SimpleSearcher", "index the documents first")
-        self._searcher.set_bm25(k1, b)
+        self._parameters = k1, b
+        super().__init__(index, "index the documents first")
+
+    def _opened(self) -> Any:
+        searcher = self._java("io.anserini.search.SimpleSearcher")(str(self.path))
+        searcher.set_bm25(*self._parameters)
+        return searcher
 
     def __len__(self) -> int:
-        return int(self._searcher.get_total_num_docs())
+        with self._turn("cannot be read"):
+            return int(self._searcher.get_total_num_docs())
 
     def search_batch(self, queries: Mapping[str, str], k: int = 1000, threads: int = 1) -> dict[str, list[Hit]]:
         """Return the best ``k`` documents for each query by its id, best first, searched in threads.

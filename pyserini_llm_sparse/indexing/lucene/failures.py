@@ -1,4 +1,4 @@
-"""Java's exceptions in words: which error of ours each is, and what to do about it."""
+"""Java's exceptions in what a command prints, or as pyjnius brings them: errors of ours, by the table of `errors`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyserini_llm_sparse.errors import DataError, LlmSparseError, PrerequisiteError, ResourceError, RunError
+from pyserini_llm_sparse.errors import JAVA_FAILED, LlmSparseError, RunError, java_meaning, java_words
 from pyserini_llm_sparse.system import last_line
 
 _LONGEST = 300
@@ -15,24 +15,6 @@ _LONGEST = 300
 _EXCEPTION = re.compile(
     r"(?:^|[\s:])(?!jnius\.)((?:[a-z_][\w$]*\.)+[A-Z][\w$]*(?:Exception|Error|Throwable)\b(?::[^\r\n]*)?)"
 )
-_MEANINGS: tuple[tuple[str, type[LlmSparseError], str], ...] = (
-    ("No space left on device|Disk quota exceeded|File too large", ResourceError,
-     "disk full; free some space and give the same command again"),
-    ("LockObtainFailed", RunError, "another process is writing it; wait for that, or choose another index"),
-    ("AccessDenied|Permission denied|Read-only file system", ResourceError,
-     "may not be read or written; check who owns it, or choose another place"),
-    ("InvalidPathException", ResourceError,
-     "Java cannot read names in these letters here; set LC_ALL=C.UTF-8, or use ASCII"),
-    ("OutOfMemoryError", ResourceError,
-     "Java's memory does not suffice; give it more by JAVA_TOOL_OPTIONS=-Xmx8g, or use fewer threads"),
-    ("IndexFormatToo(?:Old|New)|Could not load codec|An SPI class", DataError,
-     "written by another version of Lucene; index the vectors again"),
-    ("CorruptIndex|IndexNotFound|NoSuchFile|FileNotFound|EOFException|ArrayIndexOutOfBounds", DataError,
-     "the index is damaged or not whole; index the vectors again"),
-    ("UnsupportedClassVersion", PrerequisiteError, "this Java is too old; `doctor` tells which one to use"),
-    ("immense term|MaxBytesLengthExceeded", DataError,
-     "an id or a term is longer than Lucene takes (32,766 bytes); shorten it"),
-)  # fmt: skip
 
 
 def exception_line(printed: str) -> str | None:
@@ -54,13 +36,13 @@ def failure(where: str | Path, what: str, printed: str) -> LlmSparseError:
         printed: Its words, with or without a stack trace.
     """
     reason = exception_line(printed)
-    for words, kind, meaning in _MEANINGS:
-        # Java may end well after it has printed this, so that other exceptions follow.
-        if re.search(words, printed):
-            first = next((line for line in _EXCEPTION.findall(printed) if re.search(words, line)), reason)
-            told = " ".join((first or last_line(printed)).split())[:_LONGEST]
-            return kind(f"{where}: {what}: {told}: {meaning}")
-    return RunError(f"{where}: {what}: {reason or last_line(printed)}")
+    if reason is None and java_meaning(printed) is None:
+        return RunError(f"{where}: {what}: {last_line(printed)}")
+    meant = java_meaning(printed) or java_meaning(reason or "") or JAVA_FAILED
+    # Java may end well after it has printed this, so that other exceptions follow.
+    first = next((line for line in _EXCEPTION.findall(printed) if re.search(meant.words, line)), reason)
+    told = " ".join((first or last_line(printed)).split())[:_LONGEST]
+    return meant.kind(f"{where}: {what}: {told}: {meant.remedy}")
 
 
 @contextlib.contextmanager
@@ -79,5 +61,4 @@ def java_errors(where: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     except JavaException as error:
-        said = f"{error.classname}: {error.innermessage}" if error.classname else str(error)
-        raise failure(where, what, said) from error
+        raise failure(where, what, java_words(error) or str(error)) from error

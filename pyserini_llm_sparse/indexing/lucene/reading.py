@@ -48,18 +48,17 @@ class Hit:
 
 
 class OpenedIndex:
-    """An index opened with one of Anserini's searchers, to be closed again.
+    """An index opened with one of Java's searchers, to be closed again.
 
     Attributes:
         path: Its directory, absolute: Java stays in the folder that this process started in.
     """
 
-    def __init__(self, index: str | Path, searcher: str, remedy: str) -> None:
+    def __init__(self, index: str | Path, remedy: str) -> None:
         """Open an index.
 
         Args:
             index: Its directory.
-            searcher: Anserini's class.
             remedy: What to do where there is none.
 
         Raises:
@@ -71,9 +70,9 @@ class OpenedIndex:
         if not any(self.path.glob("segments_*")):
             raise ResourceError(f"{index}: no Lucene index there; {remedy}")
         self._java = java_classes()
-        self._java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAXIMUM_QUERY_TERMS)
         with self._turn("cannot be opened"):
-            self._searcher = self._java(f"io.anserini.search.{searcher}")(str(self.path))
+            self._java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAXIMUM_QUERY_TERMS)
+            self._searcher = self._opened()
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +84,10 @@ class OpenedIndex:
         """Close the index."""
         with self._turn("cannot be closed"):
             self._searcher.close()
+
+    def _opened(self) -> Any:
+        """Open the index in Java. Returns what searches it, and can be closed."""
+        raise NotImplementedError
 
     @contextlib.contextmanager
     def _turn(self, what: str) -> Iterator[None]:
@@ -101,8 +104,11 @@ class LuceneIndex(OpenedIndex):
 
     def __init__(self, index: str | Path) -> None:
         """Open an index; see `OpenedIndex` for what can go wrong."""
-        super().__init__(index, "SimpleImpactSearcher", "make one with `python -m pyserini_llm_sparse index`")
+        super().__init__(index, "make one with `python -m pyserini_llm_sparse index`")
         self._reader = self._searcher.reader
+
+    def _opened(self) -> Any:
+        return self._java("io.anserini.search.SimpleImpactSearcher")(str(self.path))
 
     def __len__(self) -> int:
         with self._turn("cannot be read"):
@@ -118,8 +124,9 @@ class LuceneIndex(OpenedIndex):
     @property
     def mean_impact(self) -> float:
         """The mean of its impacts; in an index of texts, how often a term occurs in a document that has it."""
-        terms = self._java("org.apache.lucene.index.MultiTerms").getTerms(self._reader, CONTENTS)
-        return 0.0 if terms is None or not self.postings else terms.getSumTotalTermFreq() / self.postings
+        with self._turn("cannot be read"):
+            terms = self._java("org.apache.lucene.index.MultiTerms").getTerms(self._reader, CONTENTS)
+            return 0.0 if terms is None or not self.postings else terms.getSumTotalTermFreq() / self.postings
 
     def document_ids(self) -> Iterator[tuple[str, int]]:
         """Yield each document id and how often it is in the index, in Lucene's order."""
