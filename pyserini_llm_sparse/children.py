@@ -49,18 +49,19 @@ def child(module: str, *arguments: str, output: int | IO[bytes]) -> Iterator[sub
             process.wait()
 
 
-def end_when_closed(descriptor: int, end: Callable[[], object]) -> None:
+def end_when_closed(descriptor: int, end: Callable[[], object], heard: Callable[[], object] = lambda: None) -> None:
     """Wait, in a thread, for the other end of a pipe to be closed, and then end this process.
 
     Args:
         descriptor: The pipe's. Not a Python stream: the thread would hold its lock for ever, and Python cannot end
             without that.
         end: Ends the process.
+        heard: Called when something comes through the pipe.
     """
 
     def wait() -> None:
         while os.read(descriptor, 1024):
-            pass
+            heard()
         end()
 
     threading.Thread(target=wait, daemon=True).start()

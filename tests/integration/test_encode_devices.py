@@ -140,6 +140,11 @@ def test_other_vectors_are_replaced_only_on_request_and_not_while_they_are_writt
         assert encode(model, corpus, "out", "--device", "cpu,cpu", "--overwrite") == 6
     assert "another process is writing it" in capsys.readouterr().err
     assert {name: held for name, held in content(corpus, "out").items() if "unfinished" not in name} == before
+    whole = corpus.read_text()
+    corpus.write_text(f"not json\n{whole}")
+    assert encode(model, corpus, "out", "--device", "cpu,cpu", "--overwrite") == 5
+    assert {name: held for name, held in content(corpus, "out").items() if "unfinished" not in name} == before
+    corpus.write_text(whole)
     assert encode(model, corpus, "out", "--device", "cpu,cpu", "--overwrite") == 0
     assert encode(model, corpus, "one", "--device", "cpu") == 0
     assert content(corpus, "out") == content(corpus, "one")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -395,6 +396,25 @@ def test_overwriting_leaves_nothing_of_what_was_there(
     run(encoder, corpus, output, window_size=3)
     run(encoder, corpus, output, overwrite=True)
     assert content(output) == expected
+
+
+def test_nothing_is_removed_before_the_new_job_can_begin(encoder: SparseEncoder, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    output = tmp_path / "other" / "vectors"
+    run(encoder, corpus, output)
+    before = content(output)
+    broken, empty = tmp_path / "broken.jsonl", tmp_path / "empty.jsonl"
+    broken.write_bytes(b"{\n" + corpus.read_bytes())
+    empty.touch()
+    for bad in (broken, empty):
+        with pytest.raises(DataError):
+            run(encoder, bad, output, overwrite=True)
+    model = Path(shutil.copytree(checkpoint("llama_causal"), tmp_path / "model"))
+    unloaded = SparseEncoder.load(str(model), device="cpu")
+    (model / "model.safetensors").write_bytes(b"damaged since")
+    with pytest.raises(DataError, match="model"):
+        run(unloaded, corpus, output, overwrite=True)
+    assert content(output) == before
 
 
 def test_a_folder_with_other_files_is_refused_since_lucene_would_read_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,16 +90,16 @@ def encode_on_devices(
     """
     loading = dict(loading or {})
     _prepare(encoder, devices, loading)
-    if overwrite:
-        JobState(Path(output), "all").start_again()
     threads = loading.get("threads")
     if threads is None and not os.environ.get("OMP_NUM_THREADS"):
         threads = cores_each(len(devices))
     with _Processes(len(devices)) as processes:
         for number, device in enumerate(devices):
             place = {"corpus": str(corpus), "output": str(output), "shard_id": number, "shard_num": len(devices)}
-            processes.start(device, Shard(encoder, {**loading, "device": device, "threads": threads}, encoding | place))
-        return _whole(processes.reports(progress or (lambda count, now: None)))
+            loads = {**loading, "device": device, "threads": threads}
+            processes.start(device, Shard(encoder, loads, encoding | place, anew=overwrite))
+        empty = JobState(Path(output), "all").start_again
+        return _whole(processes.reports(progress or (lambda count, now: None), empty))
 
 
 def _prepare(encoder: str, devices: Sequence[str], loading: dict[str, Any]) -> None:
@@ -159,19 +160,19 @@ class _Processes:
         )
         self._running.append((device, process))
         threading.Thread(target=self._listen, args=(len(self._running) - 1, process), daemon=True).start()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(orjson.dumps(asdict(shard)) + b"\n")
-            process.stdin.flush()
-        except OSError:  # it has ended already, which its listener tells
-            pass
+        _send(process, orjson.dumps(asdict(shard)) + b"\n")
 
-    def reports(self, progress: Progress) -> list[EncodeReport]:
+    def reports(self, progress: Progress, empty: Callable[[], None]) -> list[EncodeReport]:
         """Wait for all processes, passing on their progress and notes. Returns their reports, in order.
+
+        Args:
+            progress: Told about records.
+            empty: Removes what the output holds, once all processes that are to write it anew are ready.
 
         Raises:
             LlmSparseError: The first error of a process.
         """
+        ready = 0
         reports: dict[int, EncodeReport] = {}
         noted = set()
         while len(reports) < len(self._running):
@@ -182,6 +183,12 @@ class _Processes:
             match event:
                 case {"progress": [count, now]}:
                     progress(count, now)
+                case {"ready": _}:
+                    ready += 1
+                    if ready == len(self._running):
+                        empty()
+                        for _, process in self._running:
+                            _send(process, b"empty\n")
                 case {"note": note} if note not in noted:
                     noted.add(note)
                     _logger.warning("%s", note)
@@ -209,3 +216,10 @@ class _Processes:
             for line in lines:
                 self._events.put((number, orjson.loads(line)))
         self._events.put((number, None))
+
+
+def _send(process: subprocess.Popen[bytes], line: bytes) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):  # it has ended already, which its listener tells
+        process.stdin.write(line)
+        process.stdin.flush()

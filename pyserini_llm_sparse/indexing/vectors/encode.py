@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ def encode_corpus(
     window_size: int = WINDOW_SIZE,
     progress: Progress | None = None,
     others: bool = True,
+    begin: Callable[[], None] | None = None,
 ) -> EncodeReport:
     """Encode a corpus to a folder in Anserini's ``JsonVectorCollection`` format, or continue doing so.
 
@@ -68,11 +70,13 @@ def encode_corpus(
         shard_num: The number of shards.
         on_error: ``skip-empty`` leaves out records whose text is empty, counts and reports them, and ends at the first
             one that is bad; ``fail`` ends at one without text, too; ``skip`` leaves out both.
-        overwrite: Start again, whatever the output holds.
+        overwrite: Start again, whatever the output holds; that is removed once the model is loaded and the first
+            records are read.
         contents: Also write the text itself, as Pyserini does; Anserini does not need it.
         window_size: Maximum number of records in a part of the output; very long ones fill it earlier.
         progress: Told about records as they are done.
         others: Whether progress counts the records of other shards, too.
+        begin: For processes that start again together: called where `overwrite` would remove something.
 
     Raises:
         UsageError: The arguments or the output folder are unfit.
@@ -97,19 +101,26 @@ def encode_corpus(
         raise UsageError(f"{output}: lies in the corpus: it would be read as a part of it; choose another --output")
     identity = job_identity(encoder, corpus, fields, contents, window_size)
     state = JobState(Path(output), f"{shard_id}-of-{shard_num}")
-    if not overwrite and (manifest := _finished(state, identity)):
+    if overwrite:
+        begin = state.start_again
+    if begin is None and (manifest := _finished(state, identity)):
         return report_of(state, manifest.parts, finished=True)
-    state.open(identity, overwrite)
+    job = _Job(encoder, state, identity, batch_size, contents, progress or (lambda count, now: None), others)
+    read_ahead = ReadAhead(windows(read_corpus(corpus, fields), window_size), _READ_AHEAD)
     try:
-        job = _Job(encoder, state, identity, batch_size, contents, progress or (lambda count, now: None), others)
-        source = ReadAhead(windows(read_corpus(corpus, fields), window_size), _READ_AHEAD)
+        source = iter(read_ahead)
+        if begin is not None:
+            state.require_vectors_only()
+            source = job.proven(corpus, source, on_error)
+            begin()
+        state.open(identity)
         try:
             window_count = job.run(corpus, source, (shard_id, shard_num), on_error)
+            manifest = state.finish(identity, window_count, encoder.checkpoint.made_by)
         finally:
-            source.close()
-        manifest = state.finish(identity, window_count, encoder.checkpoint.made_by)
+            state.close()
     finally:
-        state.close()
+        read_ahead.close()
     parts = (
         manifest.parts if manifest else [part for part in state.parts.values() if part.window % shard_num == shard_id]
     )
@@ -170,7 +181,16 @@ class _Job:
         """Documents that lost their end."""
         return self._encoder.tokenization.truncated_documents - self._truncated_before
 
-    def run(self, corpus: str | Path, source: ReadAhead[Window], shard: tuple[int, int], on_error: OnError) -> int:
+    def proven(self, corpus: str | Path, source: Iterator[Window], on_error: OnError) -> Iterator[Window]:
+        """Load the model and look at the first window. Returns the windows, that one among them."""
+        first = next(source, None)
+        if first is None:
+            raise _no_records(corpus)
+        _require_usable(first, on_error)
+        _ = self._encoder.engine
+        return itertools.chain([first], source)
+
+    def run(self, corpus: str | Path, source: Iterator[Window], shard: tuple[int, int], on_error: OnError) -> int:
         """Encode the windows of the shard that are not done. Returns the number of windows of the corpus."""
         count = documents = 0
         unusable: Rejected | None = None
@@ -187,12 +207,11 @@ class _Job:
                     if own or self._others:
                         self._progress(len(window), False)
                 else:
-                    if bad := next((one for one in window.rejected if not _is_left_out(one, on_error)), None):
-                        raise bad.error()
+                    _require_usable(window, on_error)
                     self._progress(len(window.rejected), True)
                     writer.put((window, list(self._batches(window))))
         if not count:
-            raise DataError(f"{corpus}: no records: the corpus is empty; check the path")
+            raise _no_records(corpus)
         if unusable is not None and not documents:
             raise DataError(f"{corpus}: none of its records can be encoded; the first: {unusable.message()}")
         if done and max(done) >= count:
@@ -259,8 +278,14 @@ class _Job:
         )
 
 
-def _is_left_out(record: Rejected, on_error: OnError) -> bool:
-    return on_error == "skip" or (on_error == "skip-empty" and record.is_without_text)
+def _require_usable(window: Window, on_error: OnError) -> None:
+    for record in window.rejected:
+        if on_error == "fail" or (on_error == "skip-empty" and not record.is_without_text):
+            raise record.error()
+
+
+def _no_records(corpus: str | Path) -> DataError:
+    return DataError(f"{corpus}: no records: the corpus is empty; check the path")
 
 
 def _empty_report(window: Window, position: int) -> dict[str, str | int | bool]:

@@ -11,15 +11,18 @@ Item = TypeVar("Item")
 
 
 class ReadAhead(Generic[Item]):
-    """Iterates over something in a thread of its own, a few items ahead; its exceptions arrive in their place."""
+    """Iterates over something in a thread of its own, a few items ahead; its exceptions arrive in their place.
+
+    Nothing is read before the first item is asked for; it can be gone through once.
+    """
 
     def __init__(self, items: Iterable[Item], ahead: int) -> None:
         self._queue: queue.Queue[tuple[str, object]] = queue.Queue(maxsize=ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(iter(items),), name="reader", daemon=True)
-        self._thread.start()
 
     def __iter__(self) -> Iterator[Item]:
+        self._thread.start()
         while True:
             kind, value = self._queue.get()
             if kind == "end":
@@ -31,7 +34,8 @@ class ReadAhead(Generic[Item]):
     def close(self) -> None:
         """Stop reading, also when not everything was taken."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _read(self, items: Iterator[Item]) -> None:
         try:

@@ -1,8 +1,9 @@
 """The process that encodes one shard for `vectors.devices`: a job comes in on standard input, events go out on output.
 
 The job is one line of JSON, `Shard`. Then the input stays open; where it ends, the parent is gone, and so is this
-process. Each event is a line of JSON with one key: ``note`` with a text, ``progress`` with a number and whether it was
-done now, and last ``report``, or ``error`` with a class of `errors` and the message.
+process. Each event is a line of JSON with one key: ``ready`` where the output is to be made anew, which then waits for
+a line that says that it is empty; ``note`` with a text, ``progress`` with a number and whether it was done now, and
+last ``report``, or ``error`` with a class of `errors` and the message.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ class Shard:
         encoder: An encoder name.
         loading: Arguments of `SparseEncoder.load`, device and threads among them.
         encoding: Arguments of `encode_corpus`, those of the shard among them.
+        anew: Whether to wait, when all is ready, for what the output holds to be removed.
     """
 
     encoder: str
     loading: dict[str, Any]
     encoding: dict[str, Any]
+    anew: bool = False
 
 
 def main() -> None:
@@ -49,9 +52,15 @@ def main() -> None:
     emit = _events()
     shard = Shard(**orjson.loads(sys.stdin.buffer.readline()))
     # At once: what is done is recorded, and the rest is done again.
-    end_when_closed(_STANDARD_INPUT, partial(os._exit, 1))
+    told = threading.Event()
+    end_when_closed(_STANDARD_INPUT, partial(os._exit, 1), told.set)
+
+    def begin() -> None:
+        emit({"ready": True})
+        told.wait()
+
     try:
-        emit({"report": _encoded(shard, emit)})
+        emit({"report": _encoded(shard, emit, begin if shard.anew else None)})
     except LlmSparseError as error:
         emit({"error": [type(error).__name__, str(error)]})
     except Exception as error:  # whatever it is, the parent must be told
@@ -61,7 +70,9 @@ def main() -> None:
         emit({"error": [type(found).__name__, f"{shard.loading.get('device')}: {found}"]})
 
 
-def _encoded(shard: Shard, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _encoded(
+    shard: Shard, emit: Callable[[dict[str, Any]], None], begin: Callable[[], None] | None
+) -> dict[str, Any]:  # fmt: skip
     from pyserini_llm_sparse.encoder import SparseEncoder
     from pyserini_llm_sparse.indexing.vectors.encode import encode_corpus
 
@@ -69,8 +80,9 @@ def _encoded(shard: Shard, emit: Callable[[dict[str, Any]], None]) -> dict[str, 
     # What is said while a model is found, the parent has said.
     logging.getLogger(LOGGER).addHandler(_Notes(emit))
     report = encode_corpus(
-        encoder, progress=lambda number, now: emit({"progress": [number, now]}), others=False, **shard.encoding
-    )
+        encoder, progress=lambda number, now: emit({"progress": [number, now]}), others=False, begin=begin,
+        **shard.encoding,
+    )  # fmt: skip
     return asdict(report)
 
 

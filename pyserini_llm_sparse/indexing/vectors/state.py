@@ -112,18 +112,16 @@ class JobState:
         """
         return load(self.manifest_path, Manifest.model_validate_json)
 
-    def open(self, identity: JobIdentity, overwrite: bool) -> None:
+    def open(self, identity: JobIdentity) -> None:
         """Take the lock, and find out what is done already; a finished job whose files are damaged is opened again.
 
         Raises:
             SpecMismatchError: The output belongs to another job.
             DataError: What tells whose it is, is damaged.
-            RunError: Another process works on this shard, or with `overwrite` on any.
+            RunError: Another process works on this shard.
             UsageError: The output folder holds files that no such job made.
         """
-        if overwrite:
-            self.start_again()
-        self._require_vectors_only()
+        self.require_vectors_only()
         with disk_errors(self.output):
             self.output.mkdir(parents=True, exist_ok=True)
         while not self._joined(identity):
@@ -136,7 +134,7 @@ class JobState:
             RunError: A process is writing it.
             UsageError: The output folder holds files that no such job made.
         """
-        self._require_vectors_only()
+        self.require_vectors_only()
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         # A process that starts now gets its shard's lock, and waits for the job's before it looks at anything.
@@ -145,6 +143,14 @@ class JobState:
                 path.unlink(missing_ok=True)
             for path in (*self.folder.glob(_RECORDS), *self.output.glob("*")):
                 path.unlink()
+
+    def require_vectors_only(self) -> None:
+        """Refuse an output folder with files that no such job made.
+
+        Raises:
+            UsageError: There is one.
+        """
+        require_only(self.output, _PART_NAME, "is not a file of vectors, and Lucene reads every file in this folder")
 
     def close(self) -> None:
         """Give the lock back."""
@@ -270,9 +276,6 @@ class JobState:
     def _file_size(self, part: Part) -> int:
         path = self.output / part.file
         return path.stat().st_size if part.documents and path.is_file() else 0
-
-    def _require_vectors_only(self) -> None:
-        require_only(self.output, _PART_NAME, "is not a file of vectors, and Lucene reads every file in this folder")
 
 
 def _record_name(window: int) -> str:
