@@ -7,6 +7,7 @@ from pathlib import Path
 
 _SAMPLES = 256
 _SAMPLED_BYTES = 4096
+_READ_WHOLE = 2**24  # bytes
 
 
 def file_sha256(path: Path) -> str:
@@ -24,3 +25,10 @@ def sampled_bytes(path: Path) -> bytes:
             stream.seek(max(0, size - _SAMPLED_BYTES) * number // (_SAMPLES - 1))
             sampled.append(stream.read(_SAMPLED_BYTES))
     return b"".join(sampled)
+
+
+def quick_digest(path: Path) -> str:
+    """Return the SHA-256 of a file; of a large one, of its size and parts of it, since it is asked for often."""
+    if path.stat().st_size <= _READ_WHOLE:
+        return file_sha256(path)
+    return hashlib.sha256(sampled_bytes(path)).hexdigest()

@@ -16,6 +16,7 @@ from pyserini_llm_sparse.errors import DataError, LlmSparseError, ResourceError,
 from pyserini_llm_sparse.indexing import lucene
 from pyserini_llm_sparse.indexing.vectors import encode_corpus
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, sidecar
+from pyserini_llm_sparse.regressions.run import checking
 from pyserini_llm_sparse.system import own_environment
 from tests.integration.conftest import Pyserini
 
@@ -143,6 +144,27 @@ def test_killed_after_lucenes_commit_an_index_has_no_former_spec(vectors: Path, 
     assert done.returncode == 9
     assert lucene.index_state(index) != state
     assert lucene.read_index_spec(index) is None
+
+
+def test_an_index_is_compared_with_its_vectors_or_texts(
+    vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["checking", "--index", *map(str, (tmp_path / "index", *arguments))])
+        checking.main()
+
+    more, texts = tmp_path / "more", tmp_path / "texts.jsonl"
+    lucene.index(vectors, tmp_path / "index")
+    shutil.copytree(vectors, more)
+    compared("--vectors", more)
+    texts.write_text("{}\n" * 5)
+    compared("--texts", texts)
+    (more / "more.jsonl").write_text('{"id": "new", "contents": "", "vector": {"a": 1}}\n')
+    texts.write_text("{}\n" * 6)
+    with pytest.raises(SystemExit, match="1 documents are missing from the index: new; index the vectors again"):
+        compared("--vectors", more)
+    with pytest.raises(SystemExit, match="holds 5 of 6 documents"):
+        compared("--texts", texts)
 
 
 @pytest.mark.parametrize(

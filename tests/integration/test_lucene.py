@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def test_every_term_survives_lucene_whole_and_alone(nasty_index: tuple[TermVocab
         for number, term in enumerate(vocabulary.terms):
             hits = opened.search({term: 3}, k=10)
             assert [(hit.document_id, hit.score) for hit in hits] == [(f"n{number}", 3.0 * (number + 1))], repr(term)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="who takes signals is known from /proc")
+def test_java_leaves_signals_to_python(index: Path, pyserini: Pyserini) -> None:
+    """It would end the process without a chance to remove half-written files."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from pyserini_llm_sparse.indexing import lucene\n"
+        "status = lambda: Path('/proc/self/status').read_text().partition('SigCgt:')[2].split()[0]\n"
+        "with lucene.LuceneIndex(sys.argv[1]): print(int(status(), 16) >> 14 & 1)\n"
+    )
+    assert pyserini("-c", code, index).stdout.splitlines()[-1] == "0"
 
 
 def test_every_term_passes_pyserinis_own_reader(nasty_index: tuple[TermVocabulary, Path], pyserini: Pyserini) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pyserini_llm_sparse.cli.app import main
 from pyserini_llm_sparse.errors import DataError
+from pyserini_llm_sparse.files.digests import file_sha256
 from pyserini_llm_sparse.regressions.outcome.details import read_explanations, read_measured
 from pyserini_llm_sparse.regressions.outcome.problems import contained
 from pyserini_llm_sparse.regressions.outcome.results import Result
@@ -61,6 +62,15 @@ def regress(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, Any]:
     return found
 
 
+def as_made(path: Path, content: str) -> None:
+    """Put a file in the place of a step's output, as if the step had made it."""
+    path.write_text(content)
+    record = path.parent / "step.json"
+    kept = json.loads(record.read_text())
+    kept["outputs"][path.name] = file_sha256(path)
+    record.write_text(json.dumps(kept))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -85,15 +95,25 @@ def test_a_ranking_that_a_step_left_malformed_loses_its_system_alone(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert set(regress(capsys, code=0)["scores"]) == {"good", "bad"}
-    (run := WORK / "bad" / "search" / "run.txt").write_text("1 Q0 d1\n")
+    as_made(run := WORK / "bad" / "search" / "run.txt", "1 Q0 d1\n")
     found = regress(capsys, code=7)
     assert set(found["scores"]) == {"good"}
     assert found["problems"] == {"bad": found["problems"]["bad"]} and f"{run}:1: " in found["problems"]["bad"]
 
 
+def test_half_a_ranking_gives_no_half_a_score_but_is_made_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = regress(capsys, code=0)
+    run = WORK / "bad" / "search" / "run.txt"
+    for spoil in (lambda: run.write_bytes(RUN[: len(RUN) // 2]), run.unlink):
+        spoil()
+        assert regress(capsys, code=0) == before and run.read_bytes() == RUN
+
+
 def test_damaged_judgements_are_the_problem_of_every_system(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     regress(capsys, code=0)
-    (WORK / "_collection" / "qrels.txt").write_text("1 0 d1 much\n")
+    as_made(WORK / "_collection" / "qrels.txt", "1 0 d1 much\n")
     found = regress(capsys, code=6)
     assert not found["scores"] and set(found["problems"]) == {"good", "bad"}
     assert all("qrels.txt:1: not a judgement" in problem for problem in found["problems"].values())
@@ -101,7 +121,7 @@ def test_damaged_judgements_are_the_problem_of_every_system(folder: Path, capsys
 
 def test_damaged_topics_leave_the_scores_as_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     regress(capsys, code=0)
-    (WORK / "_collection" / "beir-topics.tsv").write_text("no tab\n")
+    as_made(WORK / "_collection" / "beir-topics.tsv", "no tab\n")
     found = regress(capsys, code=7)
     assert set(found["scores"]) == {"good", "bad"} and "beir-topics.tsv:1: " in found["problems"]["queries"]
 

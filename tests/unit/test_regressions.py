@@ -357,6 +357,34 @@ def test_a_step_is_done_once_for_the_same_inputs(tmp_path: Path) -> None:
     assert archive(tmp_path, source).record() is None and archive(tmp_path, source).earlier_seconds() is not None
 
 
+def test_a_step_whose_output_was_changed_or_lost_is_done_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (source := tmp_path / "source").write_text("content")
+    step = archive(tmp_path, source)
+    step.run()
+    made = step.folder / "archive.zip"
+    whole = made.read_bytes()
+    for spoil in (lambda: made.write_bytes(whole[:-1]), lambda: made.write_bytes(whole[:-1] + b"x"), made.unlink):
+        spoil()
+        caplog.clear()
+        assert step.record() is None
+        assert f"{made}: is missing or changed: it counts as not made (pack)" in caplog.text
+        assert archive(tmp_path, source).run() == step.record()
+        assert zipfile.is_zipfile(made)
+
+
+def test_a_step_is_not_done_if_its_output_is_not_what_it_should_be(tmp_path: Path) -> None:
+    (source := tmp_path / "source").write_text("content")
+    with pytest.raises(RunError, match=r"pack: exit code 1: .*No such file"):
+        archive(tmp_path, source, check=("zipfile", "-t", "{folder}/other.zip")).run()
+    checked = archive(tmp_path, source, check=("zipfile", "-t", "{folder}/archive.zip"))
+    assert checked.record() is None
+    checked.run()
+    assert "Done testing" in (tmp_path / "made" / "log.txt").read_text()
+    assert not (tmp_path / "made.log.txt").exists()
+
+
 def test_an_input_that_is_named_by_the_command_may_be_moved(tmp_path: Path) -> None:
     def packing(source: Path) -> Step:
         command = ("zipfile", "-c", "{folder}/archive.zip", str(source))

@@ -14,7 +14,7 @@ from pyserini_llm_sparse.files.outputs import require_folder
 from pyserini_llm_sparse.indexing.lucene.failures import failure
 from pyserini_llm_sparse.indexing.lucene.index_spec import index_state
 from pyserini_llm_sparse.indexing.lucene.reading import LuceneIndex
-from pyserini_llm_sparse.indexing.lucene.source import read_vectors
+from pyserini_llm_sparse.indexing.lucene.source import EncodedVectors, read_vectors
 
 MARKS = ("segments_*", "write.lock")  # files of an index; the second alone is there if its making was interrupted
 
@@ -74,6 +74,23 @@ def index(
         *(["--storeRaw"] if store_raw else []), *(["--storeDocvectors"] if store_vectors else []),
     ]  # fmt: skip
     run_indexer(arguments, target, log)
+    return _verified(read, target)
+
+
+def verify(vectors: str | Path, index: str | Path) -> IndexReport:
+    """Check that each document of a folder of vectors is in an index exactly once, with all its terms.
+
+    Args:
+        vectors: As for `index`.
+        index: The index directory.
+
+    Raises:
+        LlmSparseError: As `index` says.
+    """
+    return _verified(read_vectors(Path(vectors).absolute()), Path(index).resolve())
+
+
+def _verified(read: EncodedVectors, target: Path) -> IndexReport:
     with LuceneIndex(target) as opened:
         indexed = _require_same_documents(opened, read.documents, read.empty)
         if opened.postings < read.postings:

@@ -227,6 +227,11 @@ class LuceneIndex(OpenedIndex):
 def java_classes() -> Callable[[str], Any]:
     """The function that gives a Java class by its name, with the JVM running as Pyserini starts it."""
     jdk.use_jdk()
+    import jnius_config
+
+    if not jnius_config.vm_running:
+        # Signals stay with Python: the JVM would end the process at once, with half-written files left behind.
+        jnius_config.add_options("-Xrs")
     from pyserini.pyclass import autoclass
 
     return autoclass

@@ -50,15 +50,20 @@ class CollectionSteps:
     @property
     def documents(self) -> str:
         """Folder of the documents."""
-        return str((self.prepared.folder / DOCUMENTS).parent)
+        return str(Path(self.texts).parent)
+
+    @property
+    def texts(self) -> str:
+        """The documents: the file in that folder."""
+        return str(self.prepared.folder / DOCUMENTS)
 
     def step(
         self, system: str, folder: str, what: str, *command: str, after: tuple[Step, ...] = (),
-        contents: Contents | None = None,
+        contents: Contents | None = None, check: tuple[str, ...] = (),
     ) -> Step:  # fmt: skip
         """Return a step of a system; an earlier one with the same command is taken in its place."""
         step = Step(
             f"{self.name}: {system}: {what}", self.work / system / folder, command, (self.prepared, *after),
-            {"versions": versions, **(contents or {})},
+            {"versions": versions, **(contents or {})}, check=check,
         )  # fmt: skip
         return self._made.setdefault(command, step)

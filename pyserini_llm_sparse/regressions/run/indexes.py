@@ -13,6 +13,7 @@ from pyserini_llm_sparse.regressions.run.models import TrainedModels
 from pyserini_llm_sparse.regressions.run.steps import OWN_FOLDER, Step
 
 DENSE_COMMAND = "pyserini_llm_sparse.regressions.run.dense_command"
+_CHECK = ("pyserini_llm_sparse.regressions.run.checking", "--index", f"{OWN_FOLDER}/{LUCENE}")
 _LUCENE_COMMAND = ("pyserini.index.lucene", "--generator", "DefaultLuceneDocumentGenerator")
 
 
@@ -58,6 +59,7 @@ class Indexes:
             name, INDEX, "index the texts",
             *_LUCENE_COMMAND, "--collection", "JsonCollection", "--input", self._own.documents,
             "--index", f"{OWN_FOLDER}/{LUCENE}", "--threads", self._own.threads, *stored,
+            check=(*_CHECK, "--texts", self._own.texts),
         )  # fmt: skip
         return Index(str(index.folder / LUCENE), (index,))
 
@@ -82,7 +84,7 @@ class Indexes:
             name, INDEX, "index the vectors",
             *_LUCENE_COMMAND, "--collection", "JsonVectorCollection", "--input", str(vectors.folder / JSON),
             "--index", f"{OWN_FOLDER}/{LUCENE}", "--threads", self._own.threads, "--impact", "--pretokenized",
-            after=(vectors,),
+            after=(vectors,), check=(*_CHECK, "--vectors", str(vectors.folder / JSON)),
         )  # fmt: skip
         return Index(str(index.folder / LUCENE), (*trained, vectors, index))
 

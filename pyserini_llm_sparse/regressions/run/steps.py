@@ -1,13 +1,15 @@
 """One step of a regression: a Pyserini command whose output is a folder, done once for the same inputs.
 
-A step's folder appears when the step is finished, with what it took in `RECORD`. A process that is killed leaves an
-unfinished folder beside it, which the next run removes: nothing is ever half done.
+A step's folder appears when the step is finished, with what it took and digests of its files in `RECORD`. A process
+that is killed leaves an unfinished folder beside it, which the next run removes: nothing is ever half done. A step of
+which a file has changed since, or is gone, is done again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shlex
@@ -15,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,10 +26,14 @@ from typing import Any
 from pyserini_llm_sparse.children import child
 from pyserini_llm_sparse.errors import RunError
 from pyserini_llm_sparse.files.atomic import disk_errors
+from pyserini_llm_sparse.files.digests import quick_digest
 from pyserini_llm_sparse.files.work import LOCK, held, record, remove_lock
 from pyserini_llm_sparse.system import last_line
 
+_logger = logging.getLogger(__name__)
+
 RECORD = "step.json"
+OUTPUTS = "outputs"  # in it: the digest of each file that the step made
 KEY = "step.key"  # in an unfinished folder: what it was begun for
 LOG = "log.txt"
 UNFINISHED = ".unfinished"
@@ -51,6 +57,7 @@ class Step:
             an argument of the command, the content counts and not the name: a model may be moved.
         work: Fills the folder in this process, and returns what to keep in the record.
         resumes: Whether the command goes on with what it left in the folder when it was killed.
+        check: Arguments of ``python -m``, too: a command that fails if the output is not what it should be.
     """
 
     title: str
@@ -60,6 +67,7 @@ class Step:
     contents: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     work: Callable[[Path], dict[str, Any]] | None = None
     resumes: bool = False
+    check: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -85,7 +93,18 @@ class Step:
             LlmSparseError: See `key`.
         """
         found = self._kept()
-        return found if found.get("key") == self.key else None
+        outputs = found.pop(OUTPUTS, {})
+        return found if found.get("key") == self.key and self._are_there(outputs) else None
+
+    def _are_there(self, outputs: Mapping[str, str]) -> bool:
+        """Tell whether the files that a step made are as it made them."""
+        for name, digest in outputs.items():
+            path = self.folder / name
+            if not path.is_file() or quick_digest(path) != digest:
+                _logger.warning("%s: is missing or changed: it counts as not made (%s)", path, self.title)
+                (self.folder / RECORD).unlink(missing_ok=True)
+                return False
+        return True
 
     def earlier_seconds(self) -> float | None:
         """Return how long it took the last time, whatever its inputs were; None if it was never done."""
@@ -96,7 +115,7 @@ class Step:
 
     def shown(self) -> str:
         """Return the command as it can be pasted into a shell, empty if there is none."""
-        return f"python -m {shlex.join(self._arguments(self.folder))}" if self.command else ""
+        return f"python -m {shlex.join(_for_folder(self.command, self.folder))}" if self.command else ""
 
     def run(self, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
         """Do the step. Returns its record.
@@ -121,37 +140,49 @@ class Step:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(parents=True)
                 (unfinished / KEY).write_text(self.key, encoding="utf-8")
+        log = self.folder.with_name(f"{self.folder.name}.{LOG}")
+        log.unlink(missing_ok=True)
         started = time.monotonic()
         if self.work is not None:
             kept, peak = self.work(unfinished), None
         else:
-            kept, peak = {}, self._run_command(unfinished, progress)
+            kept, peak = {}, self._run_command(self.command, unfinished, log, progress)
+        seconds = round(time.monotonic() - started, 3)
+        if self.check:
+            self._run_command(self.check, unfinished, log, progress)
         made = {
-            **kept, "key": self.key, "title": self.title, "command": self.shown(),
-            "seconds": round(time.monotonic() - started, 3), "peak_bytes": peak,
+            **kept, "key": self.key, "title": self.title, "command": self.shown(), "seconds": seconds,
+            "peak_bytes": peak,
         }  # fmt: skip
         with disk_errors(self.folder):
+            outputs = {
+                path.relative_to(unfinished).as_posix(): quick_digest(path)
+                for path in sorted(unfinished.rglob("*")) if path.is_file() and path.name not in (KEY, RECORD)
+            }  # fmt: skip
+            if log.exists():
+                log.replace(unfinished / LOG)
             (self.folder / RECORD).unlink(missing_ok=True)  # first: half of a folder is not to be taken for a whole one
             shutil.rmtree(self.folder, ignore_errors=True)
-            (unfinished / RECORD).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+            (unfinished / RECORD).write_text(json.dumps({**made, OUTPUTS: outputs}, indent=1) + "\n", encoding="utf-8")
             unfinished.replace(self.folder)
             (self.folder / KEY).unlink()  # last: killed before, a step that resumes has it still
         return made
 
-    def _arguments(self, folder: Path) -> list[str]:
-        return [part.replace(OWN_FOLDER, str(folder)) for part in self.command]
-
-    def _run_command(self, folder: Path, progress: Callable[[str], None] | None) -> int | None:
-        """Run the command with its output in a folder. Returns the peak of its memory, where the system tells it."""
-        log = self.folder.with_name(f"{self.folder.name}.{LOG}")
-        with log.open("wb") as stream, child(*self._arguments(folder), output=stream) as process:
+    def _run_command(
+        self, command: Sequence[str], folder: Path, log: Path, progress: Callable[[str], None] | None
+    ) -> int | None:  # fmt: skip
+        """Run a command for a folder. Returns the peak of its memory, where the system tells it."""
+        with log.open("ab") as stream, child(*_for_folder(command, folder), output=stream) as process:
             watch = None if progress is None else partial(_tell, log, time.monotonic(), progress)
             code, peak = _wait(process, watch)
         if code:
             last = last_line(log.read_text(encoding="utf-8", errors="replace"))
             raise RunError(f"{self.title}: exit code {code}: {last}; {log} has all that it printed")
-        log.replace(folder / LOG)
         return peak
+
+
+def _for_folder(command: Sequence[str], folder: Path) -> list[str]:
+    return [part.replace(OWN_FOLDER, str(folder)) for part in command]
 
 
 def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None] | None) -> tuple[int, int | None]:
