@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import IO
 
 from pyserini_llm_sparse.errors import FULL_DISK, ResourceError
 
+_UNFINISHED, _REPLACED = ".unfinished", ".replaced"  # suffixes of hidden folders
 _FULL = (*FULL_DISK, errno.EFBIG)
 
 
@@ -70,7 +73,7 @@ def mode_of(path: Path) -> int | None:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder, which takes the place of `folder` and what it holds when the block ends without an error.
 
-    A link is followed: the folder that it leads to is replaced.
+    A link is followed: the folder that it leads to is replaced. What killed processes left beside it is removed.
 
     Raises:
         ResourceError: The disk is full, or the parent folder cannot be written to.
@@ -79,8 +82,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         mode_of(folder)  # links that lead in a circle cannot be resolved
         folder = folder.resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        _remove_left(folder, _UNFINISHED)
+        with _beside(folder, _UNFINISHED) as temporary:
             yield temporary
             temporary.chmod(0o755)
             for path in temporary.rglob("*"):
@@ -88,8 +91,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
                 path.chmod(0o755 if path.is_dir() else 0o644)
             _replace_folder(temporary, folder)
             sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        _remove_left(folder, _REPLACED)  # not before: a process may have been killed with the only copy in there
 
 
 @contextlib.contextmanager
@@ -138,7 +140,60 @@ def _replace_folder(new: Path, target: Path) -> None:
     if not target.exists():
         new.replace(target)
         return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-    target.replace(old / "replaced")
-    new.replace(target)
-    shutil.rmtree(old, ignore_errors=True)
+    with _beside(target, _REPLACED) as old:
+        target.replace(old / "former")
+        try:
+            new.replace(target)
+        except BaseException:
+            (old / "former").replace(target)
+            raise
+
+
+@contextlib.contextmanager
+def _beside(folder: Path, suffix: str) -> Iterator[Path]:
+    """Make a hidden folder beside another one, locked for as long as it is used, and remove it in the end."""
+    while True:
+        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=suffix))
+        lock = _locked(made, alone=False)
+        if made.is_dir():  # else another process took it for one that was left, just before it was locked
+            break
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_left(folder: Path, suffix: str) -> None:
+    """Remove the hidden folders that processes which were killed left beside a folder."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.????????{suffix}"):
+        if (lock := _locked(left, alone=True)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+
+
+def _locked(folder: Path, alone: bool) -> int | None:
+    """Lock a folder until the descriptor that is returned is closed, or this process ends, however that happens.
+
+    Args:
+        folder: The folder.
+        alone: Whether to give up if any other process has it locked, in place of waiting for one that has it alone.
+
+    Returns:
+        None if it is not locked, as on systems and file systems that cannot: nothing is removed there.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle

@@ -150,6 +150,41 @@ def test_a_link_to_a_folder_stays_when_what_it_leads_to_is_replaced(tmp_path: Pa
     assert [path.name for path in (tmp_path / "v1").iterdir()] == ["new"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be locked on this system")
+def test_what_killed_writers_left_is_removed_by_the_next_one_and_nobody_else_s(tmp_path: Path) -> None:
+    left = [tmp_path / f".model.abcdefg{number}{end}" for number in range(2) for end in (".unfinished", ".replaced")]
+    others = [tmp_path / ".model.20240101", tmp_path / ".models.abcdefgh.unfinished"]
+    for folder in (*left, *others):
+        folder.mkdir()
+        (folder / "weights").touch()
+    with atomic_folder(tmp_path / "model") as first:
+        assert [one.exists() for one in left] == [False, True] * 2  # what was replaced may be all that there is
+        with atomic_folder(tmp_path / "model") as second:
+            (second / "weights").write_text("second")
+            assert first.is_dir()
+        (first / "weights").write_text("first")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "model"])
+    assert (tmp_path / "model" / "weights").read_text() == "first"
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_former_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced(self: Path, target: Path) -> Path:
+        if self.name.endswith(".unfinished"):
+            raise OSError("no")
+        return replace(self, target)
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("former")
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", replaced)
+    with pytest.raises(ResourceError), atomic_folder(tmp_path / "model"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "weights").read_text() == "former"
+
+
 def test_a_file_that_was_private_stays_so(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
