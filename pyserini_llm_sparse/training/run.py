@@ -175,7 +175,7 @@ def _train(trainer: AdaptationTrainer | RetrievalTrainer, folder: RunFolder) -> 
     last = folder.last_checkpoint()
     if last is not None:
         _logger.info("%s: going on from %s", folder.path, Path(last).name)
-    trainer.train(resume_from_checkpoint=last)
+    trainer.go_on(last)
 
 
 def _finish(

@@ -247,6 +247,18 @@ def test_a_resumed_run_goes_on_to_the_same_losses(size: int | None, tmp_path: Pa
     assert logged(again) == logged(whole)
 
 
+def test_a_run_that_was_killed_after_its_last_checkpoint_trains_no_step_more(tmp_path: Path) -> None:
+    config = run_config(tmp_path, lora_rank=4, trainer={"save_steps": 3, "max_steps": 3})
+    whole = trainer(config, tmp_path / "run")
+    whole.go_on(None)
+    for _ in range(2):
+        again = trainer(config, tmp_path / "run")
+        again.go_on(str(tmp_path / "run" / "checkpoint-3"))
+        assert again.state.global_step == 3 and logged(again) == logged(whole)
+        weights = whole._root.trained_weights()
+        assert all(torch.equal(weight, weights[name]) for name, weight in again._root.trained_weights().items())
+
+
 def test_a_checkpoint_holds_what_is_trained_and_nothing_pickled_of_ours(tmp_path: Path) -> None:
     config = run_config(tmp_path, "qwen3_causal", lora_rank=4, trainer={"max_steps": 1, "save_steps": 1})
     run = trainer(config, tmp_path / "run")
@@ -282,6 +294,12 @@ def test_the_run_ends_with_the_best_checkpoint_and_early(tmp_path: Path) -> None
     best = run.finished_model().trained_weights()  # type: ignore[union-attr]
     assert all(torch.equal(best[name], kept[1][name]) for name in best)
     assert not all(torch.equal(best[name], kept[3][name]) for name in best)
+    # Killed before its result was there, it does not go on after the early stop.
+    again = trainer(config, tmp_path / "run", evaluator=evaluator)
+    again.go_on(str(tmp_path / "run" / "checkpoint-4"))
+    assert again.state.global_step == 4
+    found = again.finished_model().trained_weights()  # type: ignore[union-attr]
+    assert all(torch.equal(best[name], found[name]) for name in best)
 
 
 def test_an_evaluation_without_the_wanted_measure_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
 from pyserini_llm_sparse.training.config.arguments import LOGS
@@ -132,6 +133,26 @@ class PhaseTrainer(Trainer):
                 f"train: {examples} examples are fewer than one batch of {batch}; lower "
                 "trainer.per_device_train_batch_size"
             )
+
+    def go_on(self, last: str | None) -> None:
+        """Train to the end from a checkpoint, or from the start; one that is the end itself is only loaded.
+
+        The Trainer by itself looks for the end after a step, so that each time one more would be trained.
+
+        Args:
+            last: The newest checkpoint; None if there is none.
+        """
+        state = None if last is None else TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
+        if state is None or not _is_at_its_end(state):
+            self.train(resume_from_checkpoint=last)
+        elif self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            _logger.warning("%s: is the end, but what is sharded can only be loaded by training one step more", last)
+            self.train(resume_from_checkpoint=last)
+        else:
+            self.state = state
+            self._load(Path(str(last)))
+            if self.args.load_best_model_at_end:
+                self._load_best_model()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Return the dataset's own sampler, which keeps equal texts out of a step, unless another is asked for."""
@@ -242,3 +263,10 @@ class _StopAfter(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         if state.global_step >= self._steps:
             control.should_training_stop = True
+
+
+def _is_at_its_end(state: TrainerState) -> bool:
+    """Tell whether a checkpoint's state is that of the last step, be it the last one planned or an early stop."""
+    callbacks: Any = state.stateful_callbacks or {}  # typed as what it is before it is saved
+    control = callbacks.get("TrainerControl", {})
+    return state.global_step >= state.max_steps or bool(control.get("args", {}).get("should_training_stop"))
