@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from pyserini_llm_sparse.errors import ResourceError
 from pyserini_llm_sparse.files.corpus import count_records, read_corpus
 from pyserini_llm_sparse.files.records import Document, Rejected
 from pyserini_llm_sparse.files.topics import PYSERINI, Topic, read_topics
+from pyserini_llm_sparse.indexing.lucene import jdk
+from pyserini_llm_sparse.indexing.lucene.named import named_topics
 
 
 def write(path: Path, content: str) -> Path:
@@ -115,6 +119,27 @@ def test_formats_that_only_pyserini_knows_are_asked_of_it(tmp_path: Path) -> Non
             read_topics(path)
     assert read_topics(write(tmp_path / "l.json", '{"id": "1", "title": "x"}\n'), named) == [Topic("1", "x")]
     assert not asked
+
+
+def test_pyserini_is_asked_by_absolute_paths_since_java_stays_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Iterator:
+        @staticmethod
+        def from_topics(name: str) -> list[tuple[str, str]]:
+            asked.append(name)
+            return [("1", "bread")]
+
+    module = types.ModuleType("pyserini.query_iterator")
+    module.DefaultQueryIterator = Iterator  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pyserini", types.ModuleType("pyserini"))
+    monkeypatch.setitem(sys.modules, "pyserini.query_iterator", module)
+    monkeypatch.setattr(jdk, "use_jdk", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    assert named_topics(f"{PYSERINI}t.trec") == named_topics("robust04") == {"1": "bread"}
+    assert asked == [str(tmp_path / "t.trec"), "robust04"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")

@@ -26,10 +26,13 @@ def named_topics(name: str) -> dict[str, str]:
         DataError: It cannot read the file, or a topic has no title.
     """
 
+    # Java stays in the folder that this process started in.
+    wanted = str(Path(name.removeprefix(PYSERINI)).absolute()) if name.startswith(PYSERINI) else name
+
     def topics() -> dict[str, str]:
         from pyserini.query_iterator import DefaultQueryIterator
 
-        found = DefaultQueryIterator.from_topics(name.removeprefix(PYSERINI))
+        found = DefaultQueryIterator.from_topics(wanted)
         without = [str(identifier) for identifier, text in found if text is None]
         if without:
             raise DataError(f"{name}: topic {without[0]} has no title: that is what Pyserini searches for; add it")
