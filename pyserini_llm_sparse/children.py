@@ -30,7 +30,7 @@ def child(module: str, *arguments: str, output: int | IO[bytes]) -> Iterator[sub
     Args:
         module: Pyserini's or any other; what imports Pyserini has the plugin, whatever is installed.
         *arguments: Its arguments.
-        output: Where what it prints goes, errors too: a file, or `subprocess.PIPE`.
+        output: Where what it prints goes, errors too: a file, or ``subprocess.PIPE``.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "pyserini_llm_sparse.children", module, *arguments],
