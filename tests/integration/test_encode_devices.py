@@ -16,7 +16,7 @@ from filelock import FileLock
 from pyserini_llm_sparse.cli.app import main
 from pyserini_llm_sparse.errors import ResourceError, RunError, UsageError
 from pyserini_llm_sparse.indexing.vectors.devices import devices_of, encode_on_devices
-from pyserini_llm_sparse.indexing.vectors.encode import EncodeReport
+from pyserini_llm_sparse.indexing.vectors.report import EncodeReport
 from tests.checkpoints import checkpoint, sentences
 from tests.exports import exported
 

@@ -19,7 +19,7 @@ import orjson
 
 from pyserini_llm_sparse import errors
 from pyserini_llm_sparse.errors import LlmSparseError, ResourceError, RunError, UsageError
-from pyserini_llm_sparse.indexing.vectors.encode import Progress
+from pyserini_llm_sparse.indexing.vectors.job import Progress
 from pyserini_llm_sparse.indexing.vectors.report import EncodeReport
 from pyserini_llm_sparse.indexing.vectors.shard import Shard
 from pyserini_llm_sparse.indexing.vectors.state import JobState

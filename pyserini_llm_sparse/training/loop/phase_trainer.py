@@ -143,7 +143,7 @@ class PhaseTrainer(Trainer):
             last: The newest checkpoint; None if there is none.
         """
         state = None if last is None else TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
-        if state is None or not _is_at_its_end(state):
+        if state is None or not _is_at_its_end(state, self.run_config.stop_after_steps):
             self.train(resume_from_checkpoint=last)
         elif self.is_fsdp_enabled or self.is_deepspeed_enabled:
             _logger.warning("%s: is the end, but what is sharded can only be loaded by training one step more", last)
@@ -265,8 +265,9 @@ class _StopAfter(TrainerCallback):
             control.should_training_stop = True
 
 
-def _is_at_its_end(state: TrainerState) -> bool:
+def _is_at_its_end(state: TrainerState, stop_after: int | None) -> bool:
     """Tell whether a checkpoint's state is that of the last step, be it the last one planned or an early stop."""
     callbacks: Any = state.stateful_callbacks or {}  # typed as what it is before it is saved
     control = callbacks.get("TrainerControl", {})
-    return state.global_step >= state.max_steps or bool(control.get("args", {}).get("should_training_stop"))
+    last = min(state.max_steps, stop_after or state.max_steps)
+    return state.global_step >= last or bool(control.get("args", {}).get("should_training_stop"))
