@@ -1,4 +1,4 @@
-"""Gradient caching and accumulation arrive at the gradient of the whole batch, to 1e-5."""
+"""Gradient caching, accumulation and groups of similar length arrive at the gradient of the whole batch, to 1e-5."""
 
 from __future__ import annotations
 
@@ -69,6 +69,23 @@ def test_the_cached_gradient_is_the_plain_one(kind: str, size: int, tmp_path: Pa
     assert distance(gradient(model), wanted) < 1e-5
     if kind == "inference-free":
         assert float(wanted["query_weights"].norm()) > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_of_similar_length_give_the_gradient_of_the_padded_batch(kind: str, tmp_path: Path) -> None:
+    config = run_config(tmp_path, **KINDS[kind], length_groups=3)
+    inputs = batch(config)
+    model = with_learnable_adapter(build_model(config)).train()
+    wanted_loss, wanted = plain_gradient(model, config, inputs)
+    widths, documents = inputs["document_widths"], inputs["document_attention_mask"]
+    assert len(widths) == 3 and sum(widths) < 3 * documents.shape[1]
+    model.zero_grad()
+    named = {name: value for name, value in inputs.items() if name.startswith(("query_", "document_"))}
+    del named["query_keys"], named["document_keys"]
+    loss = loss_of(config, inputs, *model(**named))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(wanted_loss, rel=1e-5)
+    assert distance(gradient(model), wanted) < 1e-5
 
 
 @pytest.mark.parametrize("negatives", [1, 2])

@@ -23,6 +23,7 @@ from pyserini_llm_sparse.training.data.batching import (
     ExampleDataset,
     RetrievalCollator,
     StreamedExamples,
+    length_groups,
 )
 from pyserini_llm_sparse.training.data.drawing import draw, usable_examples
 from pyserini_llm_sparse.training.data.examples import Example, example_line, text_key
@@ -55,6 +56,31 @@ def example(number: int = 0, positives: int = 1, negatives: int = 5, **fields: A
     )
 
 
+def test_texts_are_grouped_from_the_longest_to_the_shortest_and_each_group_ends_with_its_longest() -> None:
+    lengths = [3, 9, 1, 9, 4, 2, 8, 5, 7, 6]
+    mask = (torch.arange(9) < torch.tensor(lengths)[:, None]).long()
+    found = length_groups("document", mask, 2)
+    order = found["document_order"].tolist()
+    assert sorted(order) == list(range(10)) and [lengths[row] for row in order] == sorted(lengths, reverse=True)
+    assert order[:2] == [1, 3], "equal lengths keep their order"
+    assert found["document_widths"] == [9, 5]
+
+
+@pytest.mark.parametrize(("texts", "groups"), [(3, 0), (7, 0), (8, 2), (15, 3), (16, 4), (100, 4)])
+def test_the_number_of_groups_follows_from_the_number_of_texts_alone(texts: int, groups: int) -> None:
+    """Else sharded models, all of whose processes take part in each forward pass, would wait for ever."""
+    for longest in (1, 30):
+        found = length_groups("query", torch.ones(texts, longest, dtype=torch.long), 4)
+        assert len(found.get("query_widths", ())) == groups
+
+
+def test_gradient_caching_groups_by_itself() -> None:
+    examples = [example(number) for number in range(8)]
+    assert "document_widths" in collator(negatives=1)(examples)
+    assert "document_widths" not in collator(negatives=1, length_groups=1)(examples)
+    assert "document_widths" not in collator(negatives=1, gradient_cache_size=4)(examples)
+
+
 # the collator ---------------------------------------------------------------------------------------------------------
 
 
@@ -76,7 +102,7 @@ def test_a_batch_holds_each_query_with_its_positive_first_tokenised_as_the_encod
     assert batch["query_keys"].tolist() == [text_key(each.query) for each in given]
     assert batch["positive_keys"].tolist() == [[text_key(each.positives[0])] for each in given]
     assert "teacher_scores" not in batch
-    assert len(batch) == 9
+    assert len(batch) == 11
 
 
 def test_without_negatives_a_query_has_its_positive_alone() -> None:

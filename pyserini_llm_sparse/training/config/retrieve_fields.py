@@ -110,6 +110,12 @@ class RetrieveSettings(ModelConfig):
         default="hard",
         description="hard drops the other terms; soft subtracts the weight of the heaviest one that is dropped.",
     )
+    length_groups: int = Field(
+        default=4,
+        ge=1,
+        description="The texts of a step go through the model in this many groups of similar length, so that fewer "
+        "tokens are padding; what is computed stays the same.",
+    )
     gradient_cache_size: int | None = Field(
         default=None,
         ge=1,

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from pyserini_llm_sparse.training.data.source_files import parts
 from pyserini_llm_sparse.training.data.sources import read_examples
 
 SHUFFLE_BUFFER = 4096
+TEXTS_OF_A_GROUP = 4  # at least; fewer keep no processor busy
 
 
 class EpochExample(NamedTuple):
@@ -175,7 +176,7 @@ class RetrievalCollator:
         """Set the epoch of examples that do not bring their own, as those of the datasets here do."""
         self.epoch = epoch
 
-    def __call__(self, examples: Sequence[Example | EpochExample]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[Example | EpochExample]) -> dict[str, Any]:
         """Draw documents for each example and tokenise all texts, padded on the right.
 
         With B examples and n negatives each, the documents of example i are the rows ``i * (1 + n)`` to
@@ -187,7 +188,7 @@ class RetrievalCollator:
             length]``; ``query_keys``: int64 ``[B]`` and ``document_keys``: int64 ``[B * (1 + n)]``, equal where texts
             are; ``positive_keys``: int64 ``[B, most]``, the keys of all documents that are judged relevant to a query,
             in ascending order, the last one repeated; where the run needs them ``teacher_scores``: float32
-            ``[B, 1 + n]``.
+            ``[B, 1 + n]``; and for each side that goes through the model in groups, see `length_groups`.
 
         Raises:
             DataError: An example has no negative where one is needed, or no scores, or a text gives no token.
@@ -198,9 +199,9 @@ class RetrievalCollator:
         queries = [example.query for example in sources]
         documents = [text for group in groups for text in group.documents]
         owners = [example for example in sources for _ in range(1 + self.config.negatives)]
-        batch = {
-            **_named("query", self._tokenised(queries, "query", sources)),
-            **_named("document", self._tokenised(documents, "document", owners)),
+        batch: dict[str, Any] = {
+            **self._side("query", self._tokenised(queries, "query", sources)),
+            **self._side("document", self._tokenised(documents, "document", owners)),
             "query_keys": torch.tensor([text_key(text) for text in queries], dtype=torch.long),
             "document_keys": torch.tensor([text_key(text) for text in documents], dtype=torch.long),
             "positive_keys": _sets([{*map(text_key, each.example.positives), *each.positive_keys} for each in drawn]),
@@ -213,6 +214,12 @@ class RetrievalCollator:
         """Draw the documents of an example for an epoch; see `drawing.draw`."""
         return draw(example, epoch, self.config)
 
+    def _side(self, side: Side, batch: Batch) -> dict[str, Any]:
+        named = {f"{side}_{name}": tensor for name, tensor in batch._asdict().items()}
+        if self.config.gradient_cache_size is not None:  # which cuts the batch by length itself
+            return named
+        return named | length_groups(side, batch.attention_mask, self.config.length_groups)
+
     def _tokenised(self, texts: list[str], side: Side, owners: Sequence[Example]) -> Batch:
         tokenised = self.tokenization.token_ids(texts, side)
         for text, ids, example in zip(texts, tokenised, owners, strict=True):
@@ -224,12 +231,27 @@ class RetrievalCollator:
         return self.tokenization.batch(tokenised)
 
 
-def _named(side: str, batch: Batch) -> dict[str, Tensor]:
-    return {
-        f"{side}_input_ids": batch.input_ids,
-        f"{side}_attention_mask": batch.attention_mask,
-        f"{side}_pool_mask": batch.pool_mask,
-    }
+def length_groups(side: Side, attention_mask: Tensor, most: int) -> dict[str, Any]:
+    """Say how the texts of a batch go through the model in groups of similar length, each with its own padding.
+
+    The number of groups follows from the number of texts alone, so that it is the same in each process, as sharded
+    models need it.
+
+    Args:
+        side: ``query`` or ``document``.
+        attention_mask: ``[texts, length]``, on the CPU, padded on the right.
+        most: The number of groups where there are texts enough.
+
+    Returns:
+        ``SIDE_order``, int64 ``[texts]``: the texts from the longest to the shortest; and ``SIDE_widths``: the length
+        of each group, where the groups are that order cut by `torch.tensor_split`. Nothing if there is one group only.
+    """
+    count = min(most, len(attention_mask) // TEXTS_OF_A_GROUP)
+    if count < 2:
+        return {}
+    lengths = attention_mask.sum(1)
+    order = lengths.argsort(descending=True, stable=True)
+    return {f"{side}_order": order, f"{side}_widths": [int(lengths[rows[0]]) for rows in order.tensor_split(count)]}
 
 
 def _sets(sets: Sequence[set[int]]) -> Tensor:

@@ -6,7 +6,7 @@ module, is touched inside the root's forward pass only, where it is whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -155,6 +155,10 @@ class RetrievalModel(TrainableModel):
         document_input_ids: Tensor | None = None,
         document_attention_mask: Tensor | None = None,
         document_pool_mask: Tensor | None = None,
+        query_order: Tensor | None = None,
+        query_widths: Sequence[int] = (),
+        document_order: Tensor | None = None,
+        document_widths: Sequence[int] = (),
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return the vectors of queries and documents, None for a side that is not given.
 
@@ -165,6 +169,11 @@ class RetrievalModel(TrainableModel):
             document_input_ids: ``[documents, length]``.
             document_attention_mask: As for queries.
             document_pool_mask: As for queries.
+            query_order: If they go through the model in groups of similar length, the queries in the order in which
+                they are grouped, ``[queries]``; see `batching.length_groups`.
+            query_widths: The length of each group.
+            document_order: As for queries.
+            document_widths: As for queries.
 
         Returns:
             float32 ``[queries, dimensions]`` and ``[documents, dimensions]``. A sparse vector has a weight for each id
@@ -176,9 +185,11 @@ class RetrievalModel(TrainableModel):
             if self.query_weights is not None:
                 queries = self._weighed(query_input_ids, query_pool_mask, self.query_weights)
             else:
-                queries = self._encode(query_input_ids, query_attention_mask, query_pool_mask)
+                masks = (query_input_ids, query_attention_mask, query_pool_mask)
+                queries = self._encode_groups(*masks, query_order, query_widths)
         if document_input_ids is not None and document_attention_mask is not None and document_pool_mask is not None:
-            documents = self._encode(document_input_ids, document_attention_mask, document_pool_mask)
+            masks = (document_input_ids, document_attention_mask, document_pool_mask)
+            documents = self._encode_groups(*masks, document_order, document_widths)
         return queries, documents
 
     def learned_query_weights(self) -> Tensor | None:
@@ -186,6 +197,24 @@ class RetrievalModel(TrainableModel):
         if self.query_weights is None:
             return None
         return torch.where(self.allowed, torch.relu(self.query_weights.detach()), 0).cpu()
+
+    def _encode_groups(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pool_mask: Tensor,
+        order: Tensor | None,
+        widths: Sequence[int],
+    ) -> Tensor:
+        """Encode texts in groups of similar length; padded on the right, a group ends where its longest text does."""
+        if order is None:
+            return self._encode(input_ids, attention_mask, pool_mask)
+        groups = zip(order.tensor_split(len(widths)), widths, strict=True)
+        found = [
+            self._encode(input_ids[rows, :width], attention_mask[rows, :width], pool_mask[rows, :width])
+            for rows, width in groups
+        ]
+        return torch.cat(found)[order.argsort()]
 
     def _encode(self, input_ids: Tensor, attention_mask: Tensor, pool_mask: Tensor) -> Tensor:
         hidden = self._hidden(input_ids, attention_mask)
