@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from pyserini_llm_sparse.files.cache import CACHE_VARIABLE
 from tests.commands import Pyserini, interpreter, user_environment
 from tests.warm import WarmPython
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+if CACHE_VARIABLE not in os.environ:  # what a user keeps is neither taken nor added to
+    os.environ[CACHE_VARIABLE] = tempfile.mkdtemp(prefix="pyserini-llm-sparse-cache-")
+    atexit.register(shutil.rmtree, os.environ[CACHE_VARIABLE], ignore_errors=True)
 
 with suppress(ImportError):  # not in the environment of optimum's exporter
     from hypothesis import HealthCheck, settings

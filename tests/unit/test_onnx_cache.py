@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pyserini_llm_sparse.encoder import SparseEncoder
-from pyserini_llm_sparse.onnx.export.cache import CACHE_VARIABLE
+from pyserini_llm_sparse.files.cache import CACHE_VARIABLE
 from tests.checkpoints import checkpoint
 
 NAME = "llama_causal_tied"

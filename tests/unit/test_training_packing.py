@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -16,6 +19,7 @@ from pyserini_llm_sparse.modelling.checkpoint import load_checkpoint
 from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config.fields import AdaptConfig
+from pyserini_llm_sparse.training.data.kept_tokens import entry_of
 from pyserini_llm_sparse.training.data.packing import (
     MaskedTexts,
     PackedTexts,
@@ -234,3 +238,49 @@ def test_the_data_of_a_run_comes_from_its_sources(objective: str, tmp_path: Path
     assert len(whole) == len(train) + 7
     batch = collator([train[0], held_out[0]])
     assert batch["input_ids"].shape == batch["targets"].shape == batch["attention_mask"].shape
+
+
+# kept on disk ---------------------------------------------------------------------------------------------------------
+
+
+def no_texts() -> Iterator[str]:
+    raise AssertionError("the texts are read")
+    yield ""
+
+
+@pytest.mark.parametrize("fields", [{}, {"objective": "masked-next-token"}])
+def test_kept_tokens_are_those_of_the_texts_which_are_not_read_again(fields: dict[str, Any], tmp_path: Path) -> None:
+    kind = MaskedTexts if fields else PackedTexts
+    plain = kind(TEXTS, TOKENIZER, config(**fields))
+    made, again = (kind(texts, TOKENIZER, config(**fields), None, tmp_path / "entry") for texts in (TEXTS, no_texts()))
+    assert items(made) == items(again) == items(plain)
+    assert isinstance(again._ids, np.memmap), "all processes share the memory"
+    assert (again.texts, again.left_over) == (plain.texts, plain.left_over)
+
+
+def test_damaged_tokens_are_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entry = tmp_path / "entry"
+    expected = items(PackedTexts(TEXTS, TOKENIZER, config(), None, entry))
+    for file, content in (("ids.npy", (entry / "ids.npy").read_bytes()[:-9]), ("counts.json", b"{"), ("ends.npy", b"")):
+        caplog.clear()
+        (entry / file).write_bytes(content)
+        assert items(PackedTexts(TEXTS, TOKENIZER, config(), None, entry)) == expected
+        assert "damaged" in caplog.text
+    (entry / "ids.npy").unlink()
+    assert items(PackedTexts(TEXTS, TOKENIZER, config(), None, entry)) == expected
+
+
+def test_tokens_are_known_by_data_tokenizer_and_settings_and_not_by_names() -> None:
+    data = [{"source": "a", "name": "a.txt", "bytes": 3, "sha256": "12"}]
+    entry = entry_of(data, TOKENIZER, {"length": 16})
+    assert entry is not None and entry == entry_of([{"source": "b", "sha256": "12"}], TOKENIZER, {"length": 16})
+    others = [
+        entry_of([{"sha256": "13"}], TOKENIZER, {"length": 16}),
+        entry_of([*data, *data], TOKENIZER, {"length": 16}),
+        entry_of(data, TOKENIZER, {"length": 17}),
+        entry_of(data, dataclasses.replace(TOKENIZER, eos_id=None), {"length": 16}),
+        entry_of(data, TextTokenizer.from_any(transformers_tokenizer("metaspace")), {"length": 16}),
+    ]
+    assert len({entry, *others}) == 6
+    for unknown in ([], [{"source": "hf:x/y", "revision": None}], [*data, {"source": "irds:x"}]):
+        assert entry_of(unknown, TOKENIZER, {"length": 16}) is None

@@ -5,9 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +14,7 @@ from filelock import FileLock
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
 from pyserini_llm_sparse.files.atomic import disk_errors
+from pyserini_llm_sparse.files.cache import cache_folder
 from pyserini_llm_sparse.files.work import LOCK
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint
 from pyserini_llm_sparse.modelling.torch_engine import TorchLoader
@@ -23,32 +22,12 @@ from pyserini_llm_sparse.onnx.runtime.description import FIELDS_IN_GRAPH, Export
 from pyserini_llm_sparse.onnx.runtime.loading import ExportLoader
 from pyserini_llm_sparse.onnx.runtime.precision import Precision
 from pyserini_llm_sparse.onnx.runtime.providers import device_number, export_device, require_cuda
-from pyserini_llm_sparse.system import home_folder
 from pyserini_llm_sparse.version import __version__
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.onnx.runtime.session import OnnxEngine
 
-_FOLDER = "pyserini-llm-sparse"
-CACHE_VARIABLE = "PYSERINI_LLM_SPARSE_CACHE"
-
 _logger = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Return where exports are kept: the folder that `CACHE_VARIABLE` names, else one in the user's cache.
-
-    A user who has no home, or may not write to it, has a temporary folder.
-    """
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    system = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    if system:
-        return Path(system) / _FOLDER
-    home = home_folder()
-    if home is not None and os.access(home, os.W_OK):
-        return home / ".cache" / _FOLDER
-    return Path(tempfile.gettempdir()) / f"{_FOLDER}-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
 
 
 @dataclass(frozen=True)

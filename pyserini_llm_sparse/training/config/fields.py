@@ -65,6 +65,12 @@ class AdaptConfig(ModelConfig):
         default=0, ge=0, description="Number of sequences kept for evaluation and not trained on."
     )
 
+    keep_tokens: bool = Field(
+        default=True,
+        description="Whether the tokens of the texts are kept in the cache, 4 bytes each, so that other processes and "
+        "later runs do not make them again.",
+    )
+
     @model_validator(mode="after")
     def _check_masking(self) -> AdaptConfig:
         if self.mask_random_share + self.mask_kept_share > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config.fields import AdaptConfig
-from pyserini_llm_sparse.training.data.sequences import WHOLE_TEXT, TokenSequences, in_lists
+from pyserini_llm_sparse.training.data.kept_tokens import Tokens, kept_tokens
+from pyserini_llm_sparse.training.data.sequences import WHOLE_TEXT, TokenSequences, as_tokens, in_lists
 from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class MaskedTexts(TokenSequences):
         tokenizer: Any,
         config: AdaptConfig,
         vocabulary_size: int | None = None,
+        entry: Path | None = None,
     ) -> None:
         """Tokenise texts as they come; arguments as of `PackedTexts`.
 
@@ -52,12 +55,22 @@ class MaskedTexts(TokenSequences):
         self.mask_id = _mask_id(special, config.mask_token, vocabulary_size)
         self.probability, self.seed = config.mask_probability, config.seed % 2**63
         self.random_share, self.kept_share = config.mask_random_share, config.mask_kept_share
-        self.left_out = self.left_over = 0
         self._special = np.array(special.special_ids(), np.int64)
         size = special.backend.get_vocab_size() if vocabulary_size is None else vocabulary_size
         named = [number for number, token in enumerate(special.tokens(size)) if token is not None]
         self._ordinary = np.setdiff1d(np.array(named, np.int64), self._special)
-        length = config.sequence_length
+        tokens = kept_tokens(entry, lambda: self._tokens(texts, special, config, vocabulary_size))
+        self._hold(tokens)
+        self.left_out, self.left_over = tokens.counts["left_out"], tokens.counts["left_over"]
+        _logger.info(
+            "%d texts in %d sequences; %d texts left out for having no token to mask, %d tokens left over",
+            self.texts, len(self), self.left_out, self.left_over,
+        )  # fmt: skip
+
+    def _tokens(
+        self, texts: Iterable[str], special: TextTokenizer, config: AdaptConfig, vocabulary_size: int | None
+    ) -> Tokens:
+        length, count, left_out, left_over = config.sequence_length, 0, 0, 0
         spec = EncodingSpec(
             attention="causal",
             add_bos=special.bos_id is not None,
@@ -67,28 +80,23 @@ class MaskedTexts(TokenSequences):
         ids, ends = array("i"), array("q")
         for some in in_lists(texts):
             for text in tokenization.token_ids(some, "document"):
-                self.texts += 1
+                count += 1
                 if not config.packed and not self._maskable(np.array(text.ids, np.int64)).any():
-                    self.left_out += 1
+                    left_out += 1
                     continue
                 ids.extend(text.ids)
                 ends.append(len(ids))
         if config.packed:
-            self.left_over = len(ids) % length
+            left_over = len(ids) % length
             ends = array("q", range(length, len(ids) + 1, length))
         if not ends:
             raise DataError(
-                f"texts: {self.texts} texts of {self.left_over} tokens: they do not fill one sequence of {length}; "
+                f"texts: {count} texts of {left_over} tokens: they do not fill one sequence of {length}; "
                 "give more texts, or a smaller sequence_length"
                 if config.packed
-                else f"texts: {self.texts} texts and no token to mask: a text needs two tokens; check what the source "
-                "holds"
+                else f"texts: {count} texts and no token to mask: a text needs two tokens; check what the source holds"
             )
-        self._hold(ids, np.array(ends, np.int64))
-        _logger.info(
-            "%d texts in %d sequences; %d texts left out for having no token to mask, %d tokens left over",
-            self.texts, len(self), self.left_out, self.left_over,
-        )  # fmt: skip
+        return as_tokens(ids, ends, texts=count, left_out=left_out, left_over=left_over)
 
     def _item(self, ids: NDArray[np.int64], number: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         chance = np.random.default_rng([self.seed, epoch, number])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config.fields import AdaptConfig
+from pyserini_llm_sparse.training.data.kept_tokens import Tokens, entry_of, kept_tokens
 from pyserini_llm_sparse.training.data.masking import MaskedTexts
-from pyserini_llm_sparse.training.data.sequences import WHOLE_TEXT, TokenSequences, in_lists
+from pyserini_llm_sparse.training.data.sequences import WHOLE_TEXT, TokenSequences, as_tokens, in_lists
 from pyserini_llm_sparse.training.data.sources import read_texts
 from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED
 
@@ -42,50 +44,56 @@ class PackedTexts(TokenSequences):
         tokenizer: Any,
         config: AdaptConfig,
         vocabulary_size: int | None = None,
+        entry: Path | None = None,
     ) -> None:
         """Tokenise texts as they come.
 
         Args:
-            texts: The texts.
+            texts: The texts; not read if their tokens are kept.
             tokenizer: What `Tokenization` takes.
             config: Says how long a sequence is.
             vocabulary_size: Rows of the model's embedding.
+            entry: Where the tokens are kept, see `kept_tokens.entry_of`; None for nowhere.
 
         Raises:
             DataError: The texts do not fill one sequence.
         """
         super().__init__()
-        length = config.sequence_length
-        special = TextTokenizer.from_any(tokenizer)
-        before = [] if special.bos_id is None else [special.bos_id]
-        after = [] if special.eos_id is None else [special.eos_id]
-        room = length - len(before)
-        spec = EncodingSpec(attention="causal", add_bos=False, document_max_length=WHOLE_TEXT)
-        tokenization = Tokenization(special, spec, vocabulary_size)
-        ids, pending = array("i"), list[int]()
-        for some in in_lists(texts):
-            for text in tokenization.token_ids(some, "document"):
-                self.texts += 1
-                pending += text.ids
-                pending += after
-            full = len(pending) // room * room
-            for start in range(0, full, room):
-                ids.extend(before)
-                ids.extend(pending[start : start + room])
-            del pending[:full]
-        self.left_over = len(pending)
-        if not ids:
-            raise DataError(
-                f"texts: {self.texts} texts of {self.left_over} tokens: they do not fill one sequence of {length}; "
-                "give more texts, or a smaller sequence_length"
-            )
-        self._hold(ids, np.arange(length, len(ids) + 1, length))
+        special, length = TextTokenizer.from_any(tokenizer), config.sequence_length
+        tokens = kept_tokens(entry, lambda: _packed(texts, special, length, vocabulary_size))
+        self._hold(tokens)
+        self.left_over = tokens.counts["left_over"]
         _logger.info(
             "%d texts in %d sequences of %d tokens; %d tokens left over", self.texts, len(self), length, self.left_over
         )
 
     def _item(self, ids: NDArray[np.int64], number: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return ids, np.append(ids[1:], NOT_PREDICTED)
+
+
+def _packed(texts: Iterable[str], special: TextTokenizer, length: int, vocabulary_size: int | None) -> Tokens:
+    before = [] if special.bos_id is None else [special.bos_id]
+    after = [] if special.eos_id is None else [special.eos_id]
+    room = length - len(before)
+    spec = EncodingSpec(attention="causal", add_bos=False, document_max_length=WHOLE_TEXT)
+    tokenization = Tokenization(special, spec, vocabulary_size)
+    ids, pending, count = array("i"), list[int](), 0
+    for some in in_lists(texts):
+        for text in tokenization.token_ids(some, "document"):
+            count += 1
+            pending += text.ids
+            pending += after
+        full = len(pending) // room * room
+        for start in range(0, full, room):
+            ids.extend(before)
+            ids.extend(pending[start : start + room])
+        del pending[:full]
+    if not ids:
+        raise DataError(
+            f"texts: {count} texts of {len(pending)} tokens: they do not fill one sequence of {length}; give more "
+            "texts, or a smaller sequence_length"
+        )
+    return as_tokens(ids, range(length, len(ids) + 1, length), texts=count, left_over=len(pending))
 
 
 class SequenceCollator:
@@ -111,9 +119,15 @@ class SequenceCollator:
 
 
 def adaptation_data(
-    config: AdaptConfig, checkpoint: Checkpoint
+    config: AdaptConfig, checkpoint: Checkpoint, data: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[TokenSequences, TokenSequences | None, SequenceCollator]:
     """Return what a run of `adapt` trains on, what it holds out (None for nothing), and what makes batches of both.
+
+    Args:
+        config: The run file.
+        checkpoint: The model, whose tokenizer is taken.
+        data: What is known of the sources, see `sources.source_fingerprints`, by which tokens of theirs are found that
+            are kept. Those of sources of which nothing is known are not kept.
 
     Raises:
         LlmSparseError: A source cannot be read, or gives too little.
@@ -121,7 +135,10 @@ def adaptation_data(
     texts = (text for source in config.texts for text in read_texts(source))
     masked = config.objective == "masked-next-token"
     kind: type[PackedTexts | MaskedTexts] = MaskedTexts if masked else PackedTexts
-    sequences: TokenSequences = kind(texts, checkpoint.tokenizer, config, checkpoint.vocabulary_size)
+    settings = {"packed": not masked or config.packed, "masked": masked, "length": config.sequence_length}
+    size = checkpoint.vocabulary_size
+    entry = entry_of(data, checkpoint.tokenizer, {**settings, "size": size}) if config.keep_tokens else None
+    sequences: TokenSequences = kind(texts, checkpoint.tokenizer, config, size, entry)
     pad_id = checkpoint.tokenizer.pad_id
     collator = SequenceCollator(pad_id if pad_id is not None and pad_id < checkpoint.vocabulary_size else 0)
     if not config.held_out_texts:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyserini_llm_sparse.errors import DataError
+from pyserini_llm_sparse.training.data.kept_tokens import Tokens
 from pyserini_llm_sparse.training.data.sampling import EpochDataset
 
 TEXTS_AT_A_TIME = 512
@@ -63,13 +64,19 @@ class TokenSequences(EpochDataset[dict[str, Tensor]]):
         train._numbers, kept._numbers = np.sort(order[held_out:]), np.sort(order[:held_out])
         return train, kept
 
-    def _hold(self, ids: array[int], ends: NDArray[np.int64]) -> None:
-        self._ids = np.frombuffer(ids, dtype=np.int32) if ids else np.zeros(0, np.int32)
-        self._ends, self._numbers = ends, np.arange(len(ends))
+    def _hold(self, tokens: Tokens) -> None:
+        self._ids, self._ends, self._numbers = tokens.ids, tokens.ends, np.arange(len(tokens.ends))
+        self.texts = tokens.counts["texts"]
 
     def _item(self, ids: NDArray[np.int64], number: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return input ids and targets of a sequence."""
         raise NotImplementedError
+
+
+def as_tokens(ids: array[int], ends: array[int] | range, **counts: int) -> Tokens:
+    """Return arrays of ids (type ``i``) and of the sequences' ends as `Tokens`."""
+    held = np.frombuffer(ids, dtype=np.int32) if ids else np.zeros(0, np.int32)
+    return Tokens(held, np.array(ends, np.int64), counts)
 
 
 def in_lists(texts: Iterable[str]) -> Iterator[list[str]]:
