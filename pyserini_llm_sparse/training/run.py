@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 
 from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.files.digests import KnownDigests
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.training.config.arguments import training_arguments
@@ -22,6 +22,8 @@ from pyserini_llm_sparse.training.data.batching import ExampleDataset, Retrieval
 from pyserini_llm_sparse.training.data.drawing import usable_examples
 from pyserini_llm_sparse.training.data.packing import adaptation_data
 from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
+from pyserini_llm_sparse.training.loop.identity import stands_on
+from pyserini_llm_sparse.training.loop.processes import in_first_process
 from pyserini_llm_sparse.training.loop.run_folder import RunFolder
 from pyserini_llm_sparse.training.loop.trainer import AdaptationTrainer, RetrievalTrainer
 from pyserini_llm_sparse.training.results.evaluation import DevelopmentSet, evaluate, parse_measures
@@ -66,24 +68,26 @@ def adapt(config: AdaptConfig, overwrite: bool = False) -> RunReport:
         LlmSparseError: Settings, data or model are not in order, or the training has failed.
     """
     checkpoint = starting_checkpoint(config)
-    folder, arguments = _begin(config, overwrite, evaluates=config.held_out_texts > 0)
+    run = _prepared(config, checkpoint, overwrite, {"texts": config.texts}, evaluates=config.held_out_texts > 0)
     training, held_out, collator = adaptation_data(config, checkpoint)
+    model = build_adaptation_model(config, checkpoint)
+    run.begin()
     trainer = AdaptationTrainer(
-        build_adaptation_model(config, checkpoint),
-        arguments,
+        model,
+        run.arguments,
         config=config,
         train_dataset=training,
         eval_dataset=held_out,
         data_collator=collator,
-        callbacks=[folder.clock()],
+        callbacks=[run.folder.clock()],
     )
-    _train(trainer, folder)
+    _train(trainer, run.folder)
     measures: dict[str, float] = {}
     if held_out is not None:
         measures = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
         measures.pop("runtime", None)
     facts = {"optimiser steps": trainer.state.global_step, "sequences": len(training)}
-    return _finish(trainer, folder, checkpoint, measures, facts, source_fingerprints(config.texts))
+    return _finish(trainer, run, checkpoint, measures, facts)
 
 
 def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
@@ -96,8 +100,9 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
         parse_measures(config.dev_metric)
     checkpoint = starting_checkpoint(config)
     config = config.continuing(checkpoint.spec)
-    folder, arguments = _begin(config, overwrite, evaluates=config.dev is not None)
-    development = None
+    sources = {"train": config.train, "dev": () if config.dev is None else (f"{config.dev}#{config.dev_split}",)}
+    run = _prepared(config, checkpoint, overwrite, sources, evaluates=config.dev is not None)
+    arguments, development = run.arguments, None
     if config.dev is not None:
         development = DevelopmentSet.load(config.dev, config.dev_split, config.dev_queries)
     tokenization = Tokenization(checkpoint.tokenizer, config.encoding_spec(), checkpoint.vocabulary_size)
@@ -108,6 +113,7 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
         given = chain.from_iterable(map(read_examples, config.train))
         examples = ExampleDataset(given, partial(usable_examples, config=config))
     model = build_model(config, checkpoint, _query_weights(config, checkpoint, tokenization, examples))
+    run.begin()
 
     def measured(model: Any, own_terms_only: bool = False) -> dict[str, float]:
         if development is None:
@@ -124,9 +130,9 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
         train_dataset=examples,
         data_collator=RetrievalCollator(tokenization, config),
         evaluator=measured if development is not None else None,
-        callbacks=[folder.clock()],
+        callbacks=[run.folder.clock()],
     )
-    _train(trainer, folder)
+    _train(trainer, run.folder)
     measures = measured(trainer.model_wrapped, own_terms_only=config.representation == "sparse")
     queries = arguments.train_batch_size * arguments.world_size
     facts: dict[str, Any] = {
@@ -137,20 +143,66 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
     }
     if isinstance(examples, ExampleDataset):
         facts["training examples"] = len(examples)
-    return _finish(trainer, folder, checkpoint, measures, facts, source_fingerprints(config.train))
+    return _finish(trainer, run, checkpoint, measures, facts)
 
 
-def _begin(config: ModelConfig, overwrite: bool, evaluates: bool) -> tuple[RunFolder, TrainingArguments]:
-    """Check what can be checked before anything is computed, and make or take over the run's folder."""
+@dataclass(frozen=True)
+class _Run:
+    """A run that may begin: nothing speaks against it, and its folder is locked.
+
+    Attributes:
+        folder: Its folder.
+        arguments: The Trainer's.
+        data: The fingerprints of what is trained on; known in the first process only, as the next two.
+        stands_on: What the result depends on.
+        digests: Those of the files.
+        overwrite: Whether another run's work is removed.
+    """
+
+    folder: RunFolder
+    arguments: TrainingArguments
+    data: list[dict[str, Any]]
+    stands_on: dict[str, Any]
+    digests: KnownDigests
+    overwrite: bool
+
+    def begin(self) -> None:
+        """Take the folder over; to be called when data and model have been read, in all processes."""
+        in_first_process(lambda: self.folder.begin(self.overwrite, self.stands_on, self.digests))
+
+
+def _prepared(
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    overwrite: bool,
+    sources: Mapping[str, Sequence[str]],
+    *,
+    evaluates: bool,
+) -> _Run:
+    """Check what can be checked before anything is read, and lock the run's folder.
+
+    Args:
+        config: The run file.
+        checkpoint: What training starts from.
+        overwrite: Whether an earlier result and another run's folder may be replaced.
+        sources: The sources of data, by the field that names them; first those of training.
+        evaluates: Whether there is something to evaluate on.
+    """
     require_expressible(config)
     folder = RunFolder(config)
     arguments = training_arguments(config, folder.path, evaluates=evaluates)
     set_seed(config.seed)
-    state = PartialState()
-    if state.is_main_process:
-        folder.prepare(overwrite)
-    state.wait_for_everyone()
-    return folder, arguments
+    digests, known = folder.digests(), dict[str, Any]()
+    data: list[dict[str, Any]] = []
+
+    def prepare() -> None:
+        found = {field: source_fingerprints(names, digests) for field, names in sources.items()}
+        data.extend(next(iter(found.values())))
+        known.update(stands_on(arguments, checkpoint.spec.model_fingerprint, found))
+        folder.prepare(overwrite, known)
+
+    in_first_process(prepare)
+    return _Run(folder, arguments, data, known, digests, overwrite)
 
 
 def _query_weights(
@@ -180,20 +232,19 @@ def _train(trainer: AdaptationTrainer | RetrievalTrainer, folder: RunFolder) -> 
 
 def _finish(
     trainer: AdaptationTrainer | RetrievalTrainer,
-    folder: RunFolder,
+    run: _Run,
     checkpoint: Checkpoint,
     measures: Mapping[str, float],
     facts: Mapping[str, Any],
-    data: list[dict[str, Any]],
 ) -> RunReport:
     """Save the result and free the disk of checkpoints; only the first process writes."""
     model: Any = trainer.finished_model()
-    config, seconds = trainer.run_config, folder.seconds()
+    config, seconds = trainer.run_config, run.folder.seconds()
     if trainer.accelerator.is_main_process:
         record = TrainingRecord(
             config=config,
             environment=environment(trainer.accelerator),
-            data=data,
+            data=run.data,
             log=trainer.state.log_history,
             measures=measures,
             facts=facts,
@@ -201,6 +252,6 @@ def _finish(
         )
         save = save_adaptation if isinstance(config, AdaptConfig) else save_result
         save(model, checkpoint.tokenizer, record)
-        folder.finish()
+        run.folder.finish()
     trainer.accelerator.wait_for_everyone()
     return RunReport(config.output, trainer.state.global_step, seconds, measures)

@@ -17,7 +17,7 @@ RESERVED_TRAINER_ARGUMENTS = frozenset(
     (
         "output_dir", "seed", "data_seed", "remove_unused_columns", "label_names", "do_train", "do_eval",
         "eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model", "greater_is_better",
-        "group_by_length", "push_to_hub", "resume_from_checkpoint",
+        "group_by_length", "push_to_hub", "resume_from_checkpoint", "save_only_model",
     )
 )  # fmt: skip
 

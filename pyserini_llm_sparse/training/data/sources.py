@@ -15,7 +15,7 @@ the places of the texts that examples name by id.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ from pyserini_llm_sparse.files.folders import TSV_SUFFIXES, corpus_files, folder
 from pyserini_llm_sparse.files.irds import IRDS
 from pyserini_llm_sparse.files.lines import MAXIMUM_LINE, bare_suffix, open_bytes, read_lines
 from pyserini_llm_sparse.files.records import RecordProblem, Rejected, excerpt
-from pyserini_llm_sparse.files.walk import is_file
+from pyserini_llm_sparse.files.walk import files_below, is_file
 from pyserini_llm_sparse.training.data.examples import Example
-from pyserini_llm_sparse.training.data.hub import HUB, hub_revision, read_hub
+from pyserini_llm_sparse.training.data.hub import HUB, hub_name, hub_revision, read_hub
 from pyserini_llm_sparse.training.data.judgements import read_judged_examples
 from pyserini_llm_sparse.training.data.source_files import beir_split, is_neighbour, parts
 from pyserini_llm_sparse.training.data.source_formats import example_of_fields, example_of_record, is_example
@@ -78,23 +78,30 @@ def read_texts(source: str) -> Iterator[str]:
         _logger.warning("%s: %d texts without content were left out", source, empty)
 
 
-def source_fingerprints(sources: Sequence[str]) -> list[dict[str, Any]]:
+def source_fingerprints(sources: Sequence[str], digest: Callable[[Path], str] = file_sha256) -> list[dict[str, Any]]:
     """Say what was read, so that a result can name it.
+
+    Args:
+        sources: What `read_examples` and `read_texts` take.
+        digest: Gives the SHA-256 of a file, such as `KnownDigests`.
 
     Returns:
         For each file of each source, collections beside it included, ``source``, ``name``, ``bytes`` and ``sha256``;
-        for a hub dataset ``source`` and ``revision`` (None where the hub cannot be asked).
+        for a hub dataset ``source`` and ``revision`` (None where the hub cannot be asked), for a local folder in its
+        place the files.
     """
     found: list[dict[str, Any]] = []
     for source in sources:
-        if source.startswith(HUB):
+        on_hub = source.startswith(HUB) and not Path(hub_name(source).name).is_dir()
+        if on_hub:
             found.append({"source": source, "revision": hub_revision(source)})
         elif source.startswith(IRDS):
             found.append({"source": source})
         else:
+            local = source.startswith(HUB)  # a folder that the library reads in its own way
             found += [
-                {"source": source, "name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-                for path in _files(source)
+                {"source": source, "name": path.name, "bytes": path.stat().st_size, "sha256": digest(path)}
+                for path in (files_below(Path(hub_name(source).name), hidden=False) if local else _files(source))
             ]
     return found
 

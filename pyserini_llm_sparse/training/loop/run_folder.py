@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from pyserini_llm_sparse.errors import UsageError
+from pyserini_llm_sparse.errors import DataError, UsageError
+from pyserini_llm_sparse.files.atomic import disk_errors
+from pyserini_llm_sparse.files.digests import KnownDigests
 from pyserini_llm_sparse.files.outputs import require_folder
 from pyserini_llm_sparse.files.work import LOCK, Work, load, remove_lock, require_same
 from pyserini_llm_sparse.training.config.arguments import LOGS
 from pyserini_llm_sparse.training.config.fields import ModelConfig
+from pyserini_llm_sparse.training.loop.identity import known_of_both, run_settings
 
 STATE_FILE = "run.json"
 
@@ -37,11 +41,22 @@ class RunFolder:
         self._config = config
         self._work = _of_this_process.get(self.path.absolute()) or Work(config.output, self.path)
 
-    def prepare(self, overwrite: bool) -> None:
-        """Make the folder, or take over that of the same run; to be called in one process, which keeps its lock.
+    def digests(self) -> KnownDigests:
+        """Return the digests of files that this run knows already from before a stop."""
+        try:
+            state = self._state() or {}
+        except DataError:  # which `prepare` says, or replaces
+            state = {}
+        return KnownDigests(state.get("digests"))
+
+    def prepare(self, overwrite: bool, stands_on: Mapping[str, Any] | None = None) -> None:
+        """Lock the folder and compare the run in it, if any; to be called in one process, which keeps the lock.
+
+        Nothing is changed but that the folder is made.
 
         Args:
-            overwrite: Whether an earlier result and another run's folder are replaced.
+            overwrite: Whether an earlier result and another run's folder may be replaced.
+            stands_on: What the run depends on beside its run file; see `identity.stands_on`.
 
         Raises:
             UsageError: The result is there already, or the folder is that of another run.
@@ -49,8 +64,36 @@ class RunFolder:
             RunError: Another process trains to this output.
         """
         require_folder(self._config.output, overwrite)
-        self._work.take(lambda: self._take_over(overwrite))
+        self._work.take(lambda: None if overwrite else self._require_same(stands_on or {}))
         _of_this_process[self.path.absolute()] = self._work
+
+    def begin(
+        self, overwrite: bool, stands_on: Mapping[str, Any] | None = None, digests: KnownDigests | None = None
+    ) -> None:
+        """Make the folder that of this run, after `prepare` and when all is there that the run needs.
+
+        Args:
+            overwrite: Whether what another run left in it is removed.
+            stands_on: As of `prepare`.
+            digests: Those of the run's files, to be kept.
+        """
+        with disk_errors(self.path):
+            if overwrite:
+                self._work.clear()
+            for checkpoint in self.path.glob("checkpoint-*"):
+                if not _is_complete(checkpoint):
+                    shutil.rmtree(checkpoint)
+            state, goes_on = self._state(), self.last_checkpoint() is not None
+            if not goes_on:
+                shutil.rmtree(self.path / LOGS, ignore_errors=True)
+            self._write(
+                {
+                    "config": self._config.model_dump(mode="json"),
+                    "stands_on": dict(stands_on or {}),
+                    "seconds": state["seconds"] if goes_on and state is not None else 0.0,
+                    "digests": digests.content() if digests is not None else {},
+                }
+            )
 
     def last_checkpoint(self) -> str | None:
         """Return the checkpoint to go on from; None at the start."""
@@ -74,21 +117,15 @@ class RunFolder:
         self._work.release()
         _of_this_process.pop(self.path.absolute(), None)
 
-    def _take_over(self, overwrite: bool) -> None:
-        if overwrite:
-            self._work.clear()
-        for checkpoint in self.path.glob("checkpoint-*"):
-            if not _is_complete(checkpoint):
-                shutil.rmtree(checkpoint)
-        fields = self._config.model_dump(mode="json")
+    def _require_same(self, stands_on: Mapping[str, Any]) -> None:
         state = self._state()
-        if state is None or self.last_checkpoint() is None:  # nothing to go on from
-            shutil.rmtree(self.path / LOGS, ignore_errors=True)
-            self._write({"config": fields, "seconds": 0.0})
-        else:
-            # A field that the version before did not have yet was what it is by default.
-            known = type(self._config).model_construct().model_dump(mode="json")
-            require_same(self.path, fields, known | state["config"], UsageError)
+        if state is None or not any(map(_is_complete, self.path.glob("checkpoint-*"))):
+            return  # there is nothing to go on from
+        # A field that the version before did not have yet was what it is by default.
+        known = type(self._config).model_construct().model_dump(mode="json")
+        settings, before = run_settings(self._config.model_dump(mode="json")), run_settings(known | state["config"])
+        now, then = known_of_both(stands_on, state["stands_on"])
+        require_same(self.path, settings | now, before | then, UsageError)
 
     def _add(self, seconds: float) -> None:
         state = self._state()
@@ -104,7 +141,12 @@ class RunFolder:
 
 def _parsed(content: bytes) -> dict[str, Any]:
     state = orjson.loads(content)
-    return {"config": dict(state["config"]), "seconds": float(state["seconds"])}
+    return {
+        "config": dict(state["config"]),
+        "stands_on": dict(state.get("stands_on") or {}),
+        "seconds": float(state["seconds"]),
+        "digests": dict(state.get("digests") or {}),
+    }
 
 
 def _is_complete(checkpoint: Path) -> bool:
