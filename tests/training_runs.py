@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -54,6 +55,28 @@ def run_config(folder: Path, model: str = "llama_causal", trainer: dict[str, Any
     }  # fmt: skip
     path = model if Path(model).is_dir() else str(checkpoint(model))
     return RetrieveConfig(output=folder / "result", model=path, train=("unused",), trainer=arguments, **values)
+
+
+def write_beir(folder: Path) -> Path:
+    """A collection of the test sentences; queries are pieces of them, some with two relevant documents."""
+    (folder / "qrels").mkdir(parents=True)
+    texts = list(dict.fromkeys(sentences()))[:60]
+    corpus = [
+        {"_id": f"d{number}", "title": text.split()[1], "text": " ".join(text.split()[2:])}
+        for number, text in enumerate(texts)
+    ]
+    lines = ["query-id\tcorpus-id\tscore"]
+    queries = []
+    for number in range(0, 40, 2):
+        queries.append({"_id": f"q{number}", "text": " ".join(texts[number].split()[1:4])})
+        lines += [f"q{number}\td{number}\t2", f"q{number}\td{number + 1}\t1", f"q{number}\td{number + 2}\t0"]
+    queries.append({"_id": "unjudged", "text": "nobody has judged this"})
+    queries.append({"_id": "irrelevant", "text": "nothing is relevant"})
+    lines.append("irrelevant\td3\t0")
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)) + "\n", encoding="utf-8")
+    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n", encoding="utf-8")
+    (folder / "qrels" / "dev.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
 
 
 class FirstGradient(TrainerCallback):

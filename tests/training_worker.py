@@ -19,6 +19,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import save_file
 
 from pyserini_llm_sparse.training.loop.trainer import RetrievalTrainer
+from pyserini_llm_sparse.training.retriever.building import build_model
 from tests import training_runs
 from tests.training_runs import FirstGradient, logged, run_config, trainer
 
@@ -36,8 +37,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "fsdp-cached": {"gradient_cache_size": 3, "trainer": FSDP_WHOLE},
     "fsdp-lora": {**LORA, "trainer": {**FSDP, "optim": "adamw_torch", "learning_rate": 1e-3}},
 }  # fmt: skip
-# Its first evaluation, at step 2, is the best.
-BEST = "fsdp-best"
+# Its evaluation at step 2 is the best, then of another run the one at the start.
+BEST, START = "fsdp-best", "fsdp-start"
+SCORES = (0.1, 0.9, 0.5, 0.9, 0.1, 0.5)
 # SGD has no state, and torch cannot put an empty one back into shards.
 RESUMED = [name for name in RUNS if name != "fsdp-cached"]
 
@@ -58,7 +60,8 @@ def best_at_first(model: Any) -> dict[str, float]:
     ids = torch.arange(3, 11)[None]
     document = model(document_input_ids=ids, document_attention_mask=ids * 0 + 1, document_pool_mask=ids * 0 + 1)[1]
     best_at_first.calls += 1  # type: ignore[attr-defined]
-    return {"nDCG@10": 1 / best_at_first.calls, "terms": float((document > 0).sum())}  # type: ignore[attr-defined]
+    score = SCORES[best_at_first.calls - 1]  # type: ignore[attr-defined]
+    return {"nDCG@10": score, "terms": float((document > 0).sum())}
 
 
 best_at_first.calls = 0  # type: ignore[attr-defined]
@@ -78,14 +81,16 @@ def settings(name: str, world: int, folder: Path, models: dict[str, str]) -> Any
     return run_config(folder, trainer=arguments, **fields)
 
 
-def end_with_the_best(folder: Path, models: dict[str, str]) -> None:
-    """A sharded run that evaluates, and takes its best checkpoint back."""
-    run = trainer(settings("fsdp-lora", 2, folder, models), folder, kind=ShardedOnCpu, evaluator=best_at_first)
+def end_with_the_best(folder: Path, models: dict[str, str], best: int) -> None:
+    """A sharded run that evaluates, and takes its best checkpoint back, or what it started from."""
+    config = settings("fsdp-lora", 2, folder, models)
+    run = trainer(config, folder, kind=ShardedOnCpu, evaluator=best_at_first)
     run.train()
     finished = run.finished_model()
     if run.is_world_process_zero():
-        assert run.state.best_global_step == 2 and run.state.global_step == 4
+        assert run.state.best_global_step == best and run.state.global_step == 4
         save_file(finished.trained_weights(), folder / "weights.safetensors")
+        save_file(build_model(config).trained_weights(), folder / "start.safetensors")
     run.accelerator.wait_for_everyone()
 
 
@@ -130,7 +135,8 @@ def main(results: Path, names: list[str]) -> None:
             save_file(finished.trained_weights(), folder / "weights.safetensors")
             save_file(first.gradient, folder / "gradient.safetensors")
         run.accelerator.wait_for_everyone()
-    end_with_the_best(results / BEST, models)
+    end_with_the_best(results / BEST, models, 2)
+    end_with_the_best(results / START, models, 0)
 
 
 if __name__ == "__main__":

@@ -130,13 +130,19 @@ def _parameter(name: str, kind: Any, option: Any, default: Any) -> inspect.Param
 
 
 def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) is tuple
+    return get_origin(_given(annotation)) is tuple
+
+
+def _given(annotation: Any) -> Any:
+    """Return the type of a value that is given, of a field that may be left open."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(kind for kind in get_args(annotation) if kind is not type(None))
+    return annotation
 
 
 def _metavar(annotation: Any) -> str:
     """Return how a value is written: its choices, or its kind."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    annotation = _given(annotation)
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
     return {int: "N", float: "NUMBER", bool: "true|false", Path: "PATH"}.get(annotation, "TEXT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from pyserini_llm_sparse.errors import DataError, ResourceError
 
 # The last part but one of an embedding's or output layer's name, in the families that peft and transformers know.
 EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "decoder")
+
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class StoredTensor(NamedTuple):
@@ -61,6 +64,20 @@ def stored_tensors(path: Path) -> Iterator[StoredTensor]:
         raise DataError(f"{path}: not a whole safetensors file: {error}; download or copy it again") from error
     except OSError as error:
         raise ResourceError(f"{path}: cannot be read: {error.strerror}; check the file") from error
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """Return the type that most of a model's weights have on disk, by torch's name; None if it is none to train in.
+
+    Raises:
+        DataError: A file is damaged.
+    """
+    sizes: Counter[str] = Counter()
+    for path in sorted(folder.glob("model*.safetensors")):
+        for tensor in stored_tensors(path):
+            sizes[tensor.dtype] += tensor.stop - tensor.start
+    most = sizes.most_common(1)
+    return _DTYPES.get(most[0][0]) if most else None
 
 
 def saved_vocabulary(folder: Path) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,35 +26,15 @@ from pyserini_llm_sparse.training.loop.identity import stands_on
 from pyserini_llm_sparse.training.loop.processes import in_first_process
 from pyserini_llm_sparse.training.loop.run_folder import RunFolder
 from pyserini_llm_sparse.training.loop.trainer import AdaptationTrainer, RetrievalTrainer
-from pyserini_llm_sparse.training.results.evaluation import DevelopmentSet, evaluate, parse_measures
-from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment
-from pyserini_llm_sparse.training.results.result import require_expressible, save_adaptation, save_result
+from pyserini_llm_sparse.training.outcome import RunReport, finish, trained_model
+from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
+from pyserini_llm_sparse.training.results.evaluation import Measures, evaluate, mean_measures, parse_measures
+from pyserini_llm_sparse.training.results.progress import save_start
+from pyserini_llm_sparse.training.results.result import require_expressible
 from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, build_model, starting_checkpoint
 from pyserini_llm_sparse.training.retriever.query_table import starting_query_weights
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """The outcome of a run.
-
-    Attributes:
-        output: Directory of the result.
-        steps: Optimiser steps.
-        seconds: Wall time of the training, resumed parts together.
-        measures: What the result reaches on the development set or the held-out text.
-    """
-
-    output: Path
-    steps: int
-    seconds: float
-    measures: Mapping[str, float] = field(default_factory=dict)
-
-    def summary(self) -> str:
-        """Return one line that says what there is now."""
-        found = "".join(f", {name} {value:.4f}" for name, value in list(self.measures.items())[:1])
-        return f"{self.output}: trained {self.steps:,} steps in {self.seconds / 60:.1f} min{found}"
 
 
 def adapt(config: AdaptConfig, overwrite: bool = False) -> RunReport:
@@ -82,12 +62,13 @@ def adapt(config: AdaptConfig, overwrite: bool = False) -> RunReport:
         callbacks=[run.folder.clock()],
     )
     _train(trainer, run.folder)
+    model = trained_model(trainer, checkpoint)
     measures: dict[str, float] = {}
     if held_out is not None:
         measures = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
         measures.pop("runtime", None)
     facts = {"optimiser steps": trainer.state.global_step, "sequences": len(training)}
-    return _finish(trainer, run, checkpoint, measures, facts)
+    return finish(trainer, model, run.folder, run.data, checkpoint, measures, facts)
 
 
 def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
@@ -100,11 +81,13 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
         parse_measures(config.dev_metric)
     checkpoint = starting_checkpoint(config)
     config = config.continuing(checkpoint.spec)
-    sources = {"train": config.train, "dev": () if config.dev is None else (f"{config.dev}#{config.dev_split}",)}
+    sources = {"train": config.train, "dev": [f"{path}#{split}" for path, split in config.dev_sets]}
     run = _prepared(config, checkpoint, overwrite, sources, evaluates=config.dev is not None)
-    arguments, development = run.arguments, None
-    if config.dev is not None:
-        development = DevelopmentSet.load(config.dev, config.dev_split, config.dev_queries)
+    arguments = run.arguments
+    developments = {
+        f"{Path(path).name} {split}": DevelopmentSet.load(path, split, config.dev_queries)
+        for path, split in config.dev_sets
+    }
     tokenization = Tokenization(checkpoint.tokenizer, config.encoding_spec(), checkpoint.vocabulary_size)
     examples: ExampleDataset | StreamedExamples
     if config.streaming:
@@ -115,13 +98,17 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
     model = build_model(config, checkpoint, _query_weights(config, checkpoint, tokenization, examples))
     run.begin()
 
-    def measured(model: Any, own_terms_only: bool = False) -> dict[str, float]:
-        if development is None:
-            return {}
-        return evaluate(
-            model, tokenization, development, config.dev_metric, arguments.per_device_eval_batch_size,
-            trainer.accelerator, own_terms_only=own_terms_only, autocast=trainer.accelerator.autocast,
-        )  # fmt: skip
+    def measured(model: Any, own_terms_only: bool = False) -> Measures:
+        found = mean_measures({
+            name: evaluate(
+                model, tokenization, development, config.dev_metric, arguments.per_device_eval_batch_size,
+                trainer.accelerator, own_terms_only=own_terms_only, autocast=trainer.accelerator.autocast,
+            )
+            for name, development in developments.items()
+        })  # fmt: skip
+        if not trainer.state.global_step and trainer.is_world_process_zero():
+            save_start(run.folder.path, found.by_query)
+        return found
 
     trainer = RetrievalTrainer(
         model,
@@ -129,11 +116,16 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
         config=config,
         train_dataset=examples,
         data_collator=RetrievalCollator(tokenization, config),
-        evaluator=measured if development is not None else None,
+        evaluator=measured if developments else None,
         callbacks=[run.folder.clock()],
     )
     _train(trainer, run.folder)
-    measures = measured(trainer.model_wrapped, own_terms_only=config.representation == "sparse")
+    model = trained_model(trainer, checkpoint)
+    measures = Measures()
+    if developments:
+        # What is saved; of a sharded model, which no process has as a whole, before an adapter is merged.
+        measured_model = trainer.model_wrapped if trainer.is_sharded else model
+        measures = measured(measured_model, own_terms_only=config.representation == "sparse")
     queries = arguments.train_batch_size * arguments.world_size
     facts: dict[str, Any] = {
         "optimiser steps": trainer.state.global_step,
@@ -143,7 +135,7 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
     }
     if isinstance(examples, ExampleDataset):
         facts["training examples"] = len(examples)
-    return _finish(trainer, run, checkpoint, measures, facts)
+    return finish(trainer, model, run.folder, run.data, checkpoint, measures, facts)
 
 
 @dataclass(frozen=True)
@@ -228,30 +220,3 @@ def _train(trainer: AdaptationTrainer | RetrievalTrainer, folder: RunFolder) -> 
     if last is not None:
         _logger.info("%s: going on from %s", folder.path, Path(last).name)
     trainer.go_on(last)
-
-
-def _finish(
-    trainer: AdaptationTrainer | RetrievalTrainer,
-    run: _Run,
-    checkpoint: Checkpoint,
-    measures: Mapping[str, float],
-    facts: Mapping[str, Any],
-) -> RunReport:
-    """Save the result and free the disk of checkpoints; only the first process writes."""
-    model: Any = trainer.finished_model()
-    config, seconds = trainer.run_config, run.folder.seconds()
-    if trainer.accelerator.is_main_process:
-        record = TrainingRecord(
-            config=config,
-            environment=environment(trainer.accelerator),
-            data=run.data,
-            log=trainer.state.log_history,
-            measures=measures,
-            facts=facts,
-            seconds=seconds,
-        )
-        save = save_adaptation if isinstance(config, AdaptConfig) else save_result
-        save(model, checkpoint.tokenizer, record)
-        run.folder.finish()
-    trainer.accelerator.wait_for_everyone()
-    return RunReport(config.output, trainer.state.global_step, seconds, measures)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from pyserini_llm_sparse.errors import UsageError
 from tests.checkpoints import checkpoint
 from tests.training_runs import FirstGradient, distance, in_two_processes, logged, run_config, trainer
-from tests.training_worker import BEST, FSDP, RESUMED, RUNS, settings
+from tests.training_worker import BEST, FSDP, RESUMED, RUNS, START, settings
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,13 @@ def test_a_sharded_run_ends_with_its_best_checkpoint(results: Path) -> None:
     for step, is_best in ((2, True), (4, False)):
         kept = load_file(results / BEST / f"checkpoint-{step}" / "model.safetensors")
         assert (distance(finished, kept) < 1e-6) is is_best
+
+
+def test_a_sharded_run_ends_with_its_start_if_nothing_is_better(results: Path) -> None:
+    finished, start = (load_file(results / START / f"{name}.safetensors") for name in ("weights", "start"))
+    kept = load_file(results / START / "checkpoint-2" / "model.safetensors")
+    assert all(torch.equal(finished[name], start[name]) for name in start)
+    assert not all(torch.equal(finished[name], kept[name]) for name in start)
 
 
 def test_a_checkpoint_of_two_processes_holds_the_adapter_only(results: Path) -> None:

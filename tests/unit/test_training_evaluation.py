@@ -16,13 +16,13 @@ from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
-from pyserini_llm_sparse.training.results import evaluation
+from pyserini_llm_sparse.training.results import evaluation, progress
 from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
 from pyserini_llm_sparse.training.results.evaluation import evaluate, parse_measures
 from pyserini_llm_sparse.training.retriever.building import build_model, starting_checkpoint
 from pyserini_llm_sparse.training.retriever.model import RetrievalModel
 from tests.checkpoints import checkpoint, sentences
-from tests.training_runs import in_two_processes
+from tests.training_runs import in_two_processes, write_beir
 
 pytest.importorskip("ir_measures")
 
@@ -41,32 +41,10 @@ assert accelerator.num_processes == 2
 checkpoint = starting_checkpoint(config)
 model = accelerator.prepare(build_model(config, checkpoint))
 tokenization = Tokenization(checkpoint.tokenizer, config.encoding_spec(), checkpoint.vocabulary_size)
-found = evaluate(model, tokenization, DevelopmentSet.load(config.dev), "AP", 7, accelerator, own_terms_only=True)
+found = evaluate(model, tokenization, DevelopmentSet.load(config.dev[0]), "AP", 7, accelerator, own_terms_only=True)
 print(json.dumps(found), file=open(f"{sys.argv[2]}.{accelerator.process_index}", "w"))
 accelerator.end_training()
 """
-
-
-def write_beir(folder: Path) -> Path:
-    """A collection of the test sentences; queries are pieces of them, some with two relevant documents."""
-    (folder / "qrels").mkdir(parents=True)
-    texts = list(dict.fromkeys(sentences()))[:60]
-    corpus = [
-        {"_id": f"d{number}", "title": text.split()[1], "text": " ".join(text.split()[2:])}
-        for number, text in enumerate(texts)
-    ]
-    lines = ["query-id\tcorpus-id\tscore"]
-    queries = []
-    for number in range(0, 40, 2):
-        queries.append({"_id": f"q{number}", "text": " ".join(texts[number].split()[1:4])})
-        lines += [f"q{number}\td{number}\t2", f"q{number}\td{number + 1}\t1", f"q{number}\td{number + 2}\t0"]
-    queries.append({"_id": "unjudged", "text": "nobody has judged this"})
-    queries.append({"_id": "irrelevant", "text": "nothing is relevant"})
-    lines.append("irrelevant\td3\t0")
-    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)) + "\n", encoding="utf-8")
-    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n", encoding="utf-8")
-    (folder / "qrels" / "dev.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +261,32 @@ def test_two_processes_measure_the_same_as_one(beir: Path, tmp_path: Path) -> No
     for rank in range(2):
         found = json.loads((tmp_path / f"found.{rank}").read_text(encoding="utf-8"))
         assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_several_sets_count_as_their_mean_and_keep_their_queries_apart(beir: Path) -> None:
+    model, tokenization = a_model(a_config(beir))
+    one, other = (
+        evaluate(model, tokenization, DevelopmentSet.load(beir, queries=queries), "AP") for queries in (4, 16)
+    )
+    means = evaluation.mean_measures({"a dev": one, "b dev": other})
+    assert means["AP"] == pytest.approx((one["AP"] + other["AP"]) / 2)
+    assert (means["AP a dev"], means["AP b dev"]) == (one["AP"], other["AP"])
+    assert [len(values) for values in means.by_query["AP"]] == [4, 16]
+    assert [values.mean() for values in means.by_query["AP"]] == pytest.approx([one["AP"], other["AP"]])
+    assert evaluation.mean_measures({"a dev": one}) == one
+
+
+def test_a_change_has_the_interval_of_a_paired_bootstrap() -> None:
+    chance = np.random.default_rng(3)
+    before = [chance.random(400), chance.random(100)]
+    after = [before[0] + 0.05 + 0.1 * chance.standard_normal(400), before[1] - 0.01 * chance.random(100)]
+    (change,) = progress.changes({"AP": before}, {"AP": after})
+    assert change.queries == 500
+    differences = [new - old for old, new in zip(before, after, strict=True)]
+    assert change.after - change.before == pytest.approx(sum(one.mean() for one in differences) / 2)
+    spread = math.sqrt(sum(one.var() / len(one) for one in differences)) / 2
+    assert change.high is not None and change.low is not None
+    assert change.high - change.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
+    assert not change.is_loss
+    (loss,) = progress.changes({"AP": before[1:]}, {"AP": after[1:]})
+    assert loss.is_loss and loss.shown().startswith(f"AP {loss.after:.4f}, {loss.before:.4f} before: -0.00")

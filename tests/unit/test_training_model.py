@@ -279,27 +279,43 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_pickled_of_ours(tmp_path
 
 def test_the_run_ends_with_the_best_checkpoint_and_early(tmp_path: Path) -> None:
     kept: list[dict[str, Tensor]] = []
-    scores = iter([0.1, 0.5, 0.3, 0.2, 0.9])
+    scores = iter([0.1, 0.2, 0.5, 0.3, 0.2, 0.9])
 
     def evaluator(model: RetrievalModel) -> dict[str, float]:
         assert not model.training and not torch.is_grad_enabled()
         kept.append({name: weight.clone() for name, weight in model.trained_weights().items()})
         return {"nDCG@10": next(scores), "documents": 3.0}
 
-    config = run_config(tmp_path, early_stopping_patience=2, trainer={"eval_steps": 1, "max_steps": 6})
+    # Saved seldom, and still there.
+    steps = {"eval_steps": 1, "save_steps": 5, "max_steps": 6}
+    config = run_config(tmp_path, early_stopping_patience=2, trainer=steps)
     run = trainer(config, tmp_path / "run", evaluator=evaluator)
     run.train()
     assert run.state.global_step == 4  # 0.3 and 0.2 are no better than 0.5
-    assert logged(run, "eval_nDCG@10") == [0.1, 0.5, 0.3, 0.2]
+    assert logged(run, "eval_nDCG@10") == [0.1, 0.2, 0.5, 0.3, 0.2]
     best = run.finished_model().trained_weights()  # type: ignore[union-attr]
-    assert all(torch.equal(best[name], kept[1][name]) for name in best)
-    assert not all(torch.equal(best[name], kept[3][name]) for name in best)
+    assert all(torch.equal(best[name], kept[2][name]) for name in best)
+    assert not all(torch.equal(best[name], kept[4][name]) for name in best)
     # Killed before its result was there, it does not go on after the early stop.
     again = trainer(config, tmp_path / "run", evaluator=evaluator)
     again.go_on(str(tmp_path / "run" / "checkpoint-4"))
     assert again.state.global_step == 4
     found = again.finished_model().trained_weights()  # type: ignore[union-attr]
     assert all(torch.equal(best[name], found[name]) for name in best)
+
+
+@pytest.mark.parametrize("is_candidate", [True, False])
+def test_the_start_is_the_result_if_nothing_is_better(tmp_path: Path, is_candidate: bool) -> None:
+    scores = iter([0.5, 0.4, 0.3])
+    config = run_config(
+        tmp_path, start_is_candidate=is_candidate, trainer={"eval_steps": 1, "max_steps": 2}
+    )  # fmt: skip
+    before = {name: weight.clone() for name, weight in build_model(config).trained_weights().items()}
+    run = trainer(config, tmp_path / "run", evaluator=lambda model: {"nDCG@10": next(scores)})
+    run.train()
+    assert run.state.best_global_step == (0 if is_candidate else 1)
+    after = run.finished_model().trained_weights()  # type: ignore[union-attr]
+    assert all(torch.equal(after[name], before[name]) for name in after) is is_candidate
 
 
 def test_an_evaluation_without_the_wanted_measure_is_refused(tmp_path: Path) -> None:
@@ -390,8 +406,8 @@ def test_adaptation_learns_both_losses_and_evaluates_held_out_text(weight: float
     run = adaptation(tmp_path, sparse_weight=weight)
     before = run.evaluate()["eval_loss"]
     run.train()
-    after = logged(run, "eval_loss")
-    assert before > after[0] > after[1]
+    at_start, *after = logged(run, "eval_loss")
+    assert before == pytest.approx(at_start) and before > after[0] > after[1]
     for entry in run.state.log_history:
         if "loss" in entry:
             assert entry["loss"] == pytest.approx(entry["next_token"] + entry.get("sparse_next_token", 0.0), rel=1e-5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyserini_llm_sparse.encoder import SparseEncoder
@@ -20,6 +23,8 @@ from pyserini_llm_sparse.modelling.spec import EncodingSpec, Side
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, RetrieveConfig
 from pyserini_llm_sparse.training.config.run_file import load_config
+from pyserini_llm_sparse.training.results.development_set import DevelopmentSet
+from pyserini_llm_sparse.training.results.evaluation import evaluate
 from pyserini_llm_sparse.training.results.model_card import model_card
 from pyserini_llm_sparse.training.results.plots import panels, plot_training
 from pyserini_llm_sparse.training.results.provenance import TrainingRecord, environment
@@ -28,6 +33,7 @@ from pyserini_llm_sparse.training.retriever.building import build_adaptation_mod
 from pyserini_llm_sparse.training.retriever.model import RetrievalModel
 from pyserini_llm_sparse.training.run import retrieve
 from tests.checkpoints import TEXTS, checkpoint, copied
+from tests.training_runs import write_beir
 
 LOG: list[dict[str, Any]] = [
     {"loss": 2.5, "contrastive": 2.4, "query_regulariser": 0.0, "document_regulariser": 0.1, "step": 10, "epoch": 0.1,
@@ -308,7 +314,7 @@ def test_a_figure_is_made_from_the_log(tmp_path: Path) -> None:
     assert not (tmp_path / "none.png").exists()
 
 
-def test_a_model_is_trained_further_under_its_own_spec(tmp_path: Path) -> None:
+def test_a_model_is_trained_further_under_its_own_spec(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     start = copied("llama_causal", tmp_path / "start")
     EncodingSpec.load(start).replace(impact_maximum=255, term_naming="id", query_prefix="query: ").save(start)
     pairs = tmp_path / "pairs.jsonl"
@@ -316,12 +322,60 @@ def test_a_model_is_trained_further_under_its_own_spec(tmp_path: Path) -> None:
     trainer = {"use_cpu": True, "max_steps": 1, "per_device_train_batch_size": 4, "report_to": []}
     config = RetrieveConfig(model=str(start), train=(str(pairs),), output=tmp_path / "result", stop_on_collapse=False,
                             query_prefix="", trainer=trainer)  # fmt: skip
-    retrieve(config)
+    with caplog.at_level(logging.WARNING):
+        retrieve(config)
+    assert "nothing was measured" in caplog.text
     spec = EncodingSpec.load(config.output)
     assert (spec.impact_maximum, spec.term_naming, spec.query_prefix) == (255, "id", "")
     assert set(spec.difference(EncodingSpec.load(start))) == {"query_prefix", "model_fingerprint"}
     impacts = SparseEncoder.load(str(config.output), device="cpu").document_impacts(TEXTS[:3])
     assert impacts[0] and all(term.isdecimal() and impact <= 255 for text in impacts for term, impact in text.items())
+
+
+def as_float16(folder: Path) -> Path:
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: one.half() for name, one in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**settings, "dtype": "float16"}), encoding="utf-8")
+    (folder / "encoding_spec.json").unlink(missing_ok=True)
+    return folder
+
+
+def test_fine_tuning_says_what_it_changed_and_keeps_the_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start = as_float16(copied("llama_causal", tmp_path / "start"))
+    beir = write_beir(tmp_path / "collection")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(f'{{"query": "{text}", "positive": "{text} again"}}\n' for text in ("a", "b", "c", "d")))
+    trainer = {"use_cpu": True, "max_steps": 2, "per_device_train_batch_size": 4, "report_to": [], "eval_steps": 1,
+               "learning_rate": 0.5, "disable_tqdm": True}  # fmt: skip
+    config = a_config(tmp_path / "result", model=str(start), attention="causal", train=(str(pairs),), dev=beir,
+                      stop_on_collapse=False, lora_rank=4, trainer=trainer, start_is_candidate=False)  # fmt: skip
+    report = retrieve(config)
+    output = config.output
+    assert (output / "model.safetensors").stat().st_size <= 1.01 * (start / "model.safetensors").stat().st_size
+    about = json.loads((output / "training/environment.json").read_text(encoding="utf-8"))
+    change = report.changes[0]
+    assert about["changes"]["nDCG@10"] == dataclasses.asdict(change)
+    assert change.before > change.after and change.queries == 20  # half a unit a step leaves nothing of a model
+    assert f"{change.shown()} over 20 queries" in report.summary()
+    assert f"training has made it worse: {change.shown()}" in caplog.text
+    card = html.unescape((output / "README.md").read_text(encoding="utf-8"))
+    assert f"| nDCG@10 | {change.after:.4f} | {change.before:.4f} | {change.interval()} |" in card
+    assert "**Training has made it worse: nDCG@10 0." in card
+
+    tokenization = Tokenization(starting_checkpoint(config).tokenizer, EncodingSpec.load(output), None)
+    again = evaluate(build_model(a_config(tmp_path / "x", model=str(output), attention="causal")), tokenization,
+                     DevelopmentSet.load(beir))  # fmt: skip
+    assert again["nDCG@10"] == change.after  # of the rounded weights
+    log = [json.loads(line) for line in (output / "training/metrics.jsonl").read_text("utf-8").splitlines()]
+    assert next(line for line in log if "eval_nDCG@10" in line)["step"] == 0
+
+    caplog.clear()
+    own = {**config.model_dump(), "output": tmp_path / "other", "start_is_candidate": True, "save_dtype": "float32"}
+    report = retrieve(RetrieveConfig(**own))
+    assert report.changes[0].before == report.changes[0].after
+    assert "no checkpoint measured better than the start" in caplog.text
+    assert load_file(tmp_path / "other/model.safetensors")["model.norm.weight"].dtype == torch.float32
 
 
 class Unwritable:

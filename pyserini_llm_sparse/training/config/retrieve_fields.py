@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.shared_fields import ModelConfig
@@ -125,17 +125,34 @@ class RetrieveSettings(ModelConfig):
     stop_on_collapse: bool = Field(
         default=True, description="Whether a run ends when its vectors die or all become alike."
     )
-    dev: Path | None = Field(
-        default=None, description="BEIR directory to evaluate on during training, every trainer: {eval_steps: N}."
+    dev: tuple[str, ...] | None = Field(
+        default=None,
+        description="BEIR directories (PATH or PATH#SPLIT) to evaluate on during training, every trainer: {eval_steps: "
+        "N}; of several, the mean counts.",
     )
-    dev_split: str = Field(default="dev", description="Split of its relevance judgements.")
+    dev_split: str = Field(default="dev", description="Split of their relevance judgements, where none is named.")
     dev_metric: str = Field(
         default="nDCG@10",
         description="Measure, in the notation of ir_measures, that decides on early stopping and the best checkpoint.",
     )
     dev_queries: int | None = Field(
-        default=None, ge=1, description="Evaluate on at most this many queries; by default all."
+        default=None, ge=1, description="Evaluate on at most this many queries of each; by default all."
     )
+
+    @field_validator("dev", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        """Take one directory for a list of one."""
+        return (str(given),) if isinstance(given, str | Path) else given
+
+    @property
+    def dev_sets(self) -> list[tuple[str, str]]:
+        """Directory and split of each development set."""
+        named = [(name, *name.rpartition("#")) for name in self.dev or ()]
+        return [
+            (path, split) if mark and Path(path).is_dir() and not Path(name).exists() else (name, self.dev_split)
+            for name, path, mark, split in named
+        ]
 
 
 if TYPE_CHECKING:

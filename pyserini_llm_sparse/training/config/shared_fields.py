@@ -81,6 +81,15 @@ class ModelConfig(PhaseConfig):
         ge=1,
         description="End the run after this many evaluations without an improvement; by default never.",
     )
+    save_dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None,
+        description="Type of the weights in the result; by default as in the model that training starts from, or "
+        "dtype if that is smaller.",
+    )
+    start_is_candidate: bool = Field(
+        default=True,
+        description="Whether the model that training starts from is the result if no checkpoint measures better.",
+    )
     trainer: dict[str, Any] = Field(default_factory=dict, description="Arguments of transformers' TrainingArguments.")
 
     @property

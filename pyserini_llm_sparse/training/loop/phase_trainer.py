@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate.utils import load_fsdp_model, save_fsdp_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from pyserini_llm_sparse.training.config.arguments import LOGS
 from pyserini_llm_sparse.training.config.fields import ModelConfig
 from pyserini_llm_sparse.training.data.batching import ExampleDataset
 from pyserini_llm_sparse.training.data.sampling import EpochDataset, EpochSampler
+from pyserini_llm_sparse.training.loop.start import FOLDER, MeasuredAtStart
 from pyserini_llm_sparse.training.retriever.model import TrainableModel
 
 WEIGHTS = "model.safetensors"  # the name by which the Trainer recognises a checkpoint
@@ -43,6 +45,7 @@ _OVERRIDDEN = {
     "training_step": ("model", "inputs", "num_items_in_batch"),
     "evaluate": ("eval_dataset", "ignore_keys", "metric_key_prefix"),
     "log": ("logs", "start_time"),
+    "_determine_best_metric": ("metrics", "trial"),
     "_get_train_sampler": ("train_dataset",),
     "_save": ("output_dir", "state_dict"),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
@@ -103,7 +106,7 @@ class PhaseTrainer(Trainer):
             train_dataset=train_dataset,
             data_collator=data_collator,  # type: ignore[arg-type]  # its examples are objects of ours
             eval_dataset=eval_dataset,
-            callbacks=[*stopping, *(callbacks or [])],
+            callbacks=[*stopping, *(callbacks or []), MeasuredAtStart(self.measure_start)],
         )
         if not self.is_deepspeed_enabled:
             # Earlier versions have accelerate divide by it once more (transformers issue 45305; seen in 5.2).
@@ -163,13 +166,42 @@ class PhaseTrainer(Trainer):
         block = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
         return dataset.sampler(seed, block) if isinstance(dataset, ExampleDataset) else EpochSampler(dataset, seed)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process holds the whole model."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def measure_start(self) -> None:
+        """Evaluate the model before the first step and keep it, as the best until a checkpoint is better."""
+        metrics = self.evaluate()
+        if not self.run_config.start_is_candidate:
+            return
+        self._determine_best_metric(metrics, None)
+        folder = Path(str(self.args.output_dir)) / FOLDER
+        if self.is_deepspeed_enabled:
+            wrapped: Any = self.model_wrapped
+            wrapped.save_checkpoint(str(folder))
+        elif self.is_fsdp_enabled:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_fsdp_model(self.accelerator.state.fsdp_plugin, self.accelerator, self.model, str(folder))
+        else:
+            self._save(str(folder))
+        self.state.best_model_checkpoint = str(folder)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Have a checkpoint that is the best so far saved, however seldom others are."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.state.global_step:
+            self.control.should_save = True
+        return is_best
+
     def finished_model(self) -> TrainableModel | None:
         """Return the trained model, whole and unwrapped; all processes must call it.
 
         Returns:
             None in all processes but the first where the model was sharded.
         """
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+        if not self.is_sharded:
             return self._root
         state = self.accelerator.get_state_dict(self.model_wrapped)
         if not self.accelerator.is_main_process:
@@ -225,13 +257,16 @@ class PhaseTrainer(Trainer):
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_sharded:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self._load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_fsdp_enabled and not self.state.best_global_step:
+            plugin, folder = self.accelerator.state.fsdp_plugin, str(self.state.best_model_checkpoint)
+            load_fsdp_model(plugin, self.accelerator, self.model, folder)
+        elif self.is_sharded:
             super()._load_best_model()
         elif self.state.best_model_checkpoint is not None:
             self._load(Path(self.state.best_model_checkpoint))

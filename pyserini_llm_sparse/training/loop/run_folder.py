@@ -21,6 +21,7 @@ from pyserini_llm_sparse.files.work import LOCK, Work, load, remove_lock, requir
 from pyserini_llm_sparse.training.config.arguments import LOGS
 from pyserini_llm_sparse.training.config.fields import ModelConfig
 from pyserini_llm_sparse.training.loop.identity import known_of_both, run_settings
+from pyserini_llm_sparse.training.loop.start import FOLDER
 
 STATE_FILE = "run.json"
 
@@ -84,8 +85,8 @@ class RunFolder:
                 if not _is_complete(checkpoint):
                     shutil.rmtree(checkpoint)
             state, goes_on = self._state(), self.last_checkpoint() is not None
-            if not goes_on:
-                shutil.rmtree(self.path / LOGS, ignore_errors=True)
+            for name in () if goes_on else (LOGS, FOLDER):
+                shutil.rmtree(self.path / name, ignore_errors=True)
             self._write(
                 {
                     "config": self._config.model_dump(mode="json"),
@@ -111,8 +112,8 @@ class RunFolder:
     def finish(self) -> None:
         """Free the disk of what a finished run does not need; the logs stay."""
         (self.path / STATE_FILE).unlink(missing_ok=True)
-        for checkpoint in self.path.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint, ignore_errors=True)
+        for folder in (self.path / FOLDER, *self.path.glob("checkpoint-*")):
+            shutil.rmtree(folder, ignore_errors=True)
         remove_lock(self.path / LOCK)
         self._work.release()
         _of_this_process.pop(self.path.absolute(), None)

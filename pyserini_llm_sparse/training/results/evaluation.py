@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +46,27 @@ def parse_measures(measure: str) -> dict[str, Any]:
         raise UsageError(f"dev_metric: {error}") from error
 
 
+class Measures(dict[str, float]):
+    """Measures by name.
+
+    Attributes:
+        by_query: Those of retrieval for each query, of each development set an array ``[queries]``.
+    """
+
+    by_query: dict[str, list[NDArray[np.float64]]]
+
+
+def mean_measures(found: Mapping[str, Measures]) -> Measures:
+    """Return the means over development sets, and of several also the measures of each: ``<measure> <set's name>``."""
+    names = dict.fromkeys(name for measures in found.values() for name in measures)
+    means = Measures({name: sum(one[name] for one in found.values()) / len(found) for name in names})
+    by_query = dict.fromkeys(name for measures in found.values() for name in measures.by_query)
+    means.by_query = {name: [values for one in found.values() for values in one.by_query[name]] for name in by_query}
+    for place, measures in found.items() if len(found) > 1 else ():
+        means |= {f"{name} {place}": measures[name] for name in by_query}
+    return means
+
+
 @torch.no_grad()  # not inference_mode: FSDP gathers its shards into tensors that training uses again
 def evaluate(
     model: nn.Module,
@@ -57,7 +78,7 @@ def evaluate(
     *,
     own_terms_only: bool = False,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> dict[str, float]:
+) -> Measures:
     """Measure a model on a development set; in several processes, all of them must call it.
 
     Sparse vectors are what Lucene would see: top-k and impacts as the encoding spec says (a vector of more than
@@ -97,12 +118,12 @@ def evaluate(
         model.train(was_training)
     values = _measured(queries, documents, development, measures, processes, rank)
     if not is_dense:
-        values |= {"query_active_terms": query_terms, "document_active_terms": document_terms}
+        values.update({"query_active_terms": query_terms, "document_active_terms": document_terms})
     if own_terms_only and isinstance(queries, SparseVectors) and isinstance(documents, SparseVectors):
         own_queries = _own_terms(queries, development.queries, "query", tokenization)
         own_documents = _own_terms(documents, development.documents, "document", tokenization)
         found = _measured(own_queries, own_documents, development, measures, processes, rank)
-        values |= {f"{name} own terms": value for name, value in found.items()}
+        values.update({f"{name} own terms": value for name, value in found.items()})
     return values
 
 
@@ -203,7 +224,7 @@ def _measured(
     measures: dict[str, Any],
     processes: int,
     rank: int,
-) -> dict[str, float]:
+) -> Measures:
     """Search for one process's share of the queries, gather the rankings, and return the measures of all of them."""
     import ir_measures
 
@@ -214,8 +235,15 @@ def _measured(
         development.query_ids[number]: {document: float(-place) for place, document in enumerate(ranking)}
         for number, ranking in rankings
     }
-    found = ir_measures.calc_aggregate(list(set(measures.values())), development.qrels, run)
-    return {name: float(found[measure]) for name, measure in measures.items()}
+    found: Any = ir_measures.calc(list(set(measures.values())), development.qrels, run)
+    values = Measures({name: float(found.aggregated[measure]) for name, measure in measures.items()})
+    places = {query: place for place, query in enumerate(development.query_ids)}
+    by_query = {name: np.zeros(len(places)) for name in measures}
+    for one in found.per_query:
+        for name in (name for name, measure in measures.items() if measure == one.measure):
+            by_query[name][places[one.query_id]] = one.value
+    values.by_query = {name: [scores] for name, scores in by_query.items()}
+    return values
 
 
 def _rankings(

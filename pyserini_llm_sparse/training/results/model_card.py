@@ -54,13 +54,16 @@ def model_card(record: TrainingRecord, spec: EncodingSpec | None) -> str:
         spec_file=SPEC_FILE,
         folder=FOLDER,
         is_dense=_is_dense(config),
-        dev=config.dev if isinstance(config, RetrieveConfig) else None,
+        dev=_development_sets(config),
         base=_shown_name(config.model),
         contract=_contract(spec, config) if spec is not None else [],
         training=_training(record),
         source_columns=columns,
         sources=sources,
-        measures=[(name.replace("_", " "), _measured(name, value)) for name, value in record.measures.items()],
+        measure_columns=("measure", "value", *(("before", "change (95 %)") if record.changes else ())),
+        measures=_measures(record),
+        losses=[one for one in record.changes if one.is_loss],
+        is_start=record.kept == 0,
         has_log=bool(record.log),
         has_licence="license" in base,
     )  # fmt: skip
@@ -140,7 +143,9 @@ def _evaluated(record: TrainingRecord, task: str) -> list[EvalResult]:
     config = record.config
     dataset, split = "held-out text", None
     if isinstance(config, RetrieveConfig):
-        dataset, split = (config.dev.name, config.dev_split) if config.dev is not None else ("development set", None)
+        sets = config.dev_sets
+        dataset = ", ".join(Path(path).name for path, _ in sets) or "development set"
+        split = ", ".join(dict.fromkeys(split for _, split in sets)) or None
     return [
         EvalResult(
             task_type=task,
@@ -152,6 +157,22 @@ def _evaluated(record: TrainingRecord, task: str) -> list[EvalResult]:
             metric_name=name.replace("_", " "),
             metric_value=float(_measured(name, value)),
         )
+        for name, value in record.measures.items()
+    ]
+
+
+def _development_sets(config: ModelConfig) -> str:
+    """Return the names of the development sets with their splits; nothing if there is none."""
+    sets = config.dev_sets if isinstance(config, RetrieveConfig) else []
+    return "; ".join(f"{Path(path).name}, {split}" for path, split in sets)
+
+
+def _measures(record: TrainingRecord) -> list[Row]:
+    """Return the measures of the result, and where they are known those of the model before, with the change."""
+    known = {one.measure: (_measured(one.measure, one.before), one.interval()) for one in record.changes}
+    empty = ("", "") if record.changes else ()
+    return [
+        (name.replace("_", " "), _measured(name, value), *known.get(name, empty))
         for name, value in record.measures.items()
     ]
 

@@ -21,12 +21,13 @@ class Panel:
     series: dict[str, list[tuple[float, float]]]
 
 
-def plot_training(log: Sequence[Mapping[str, Any]], path: str | Path) -> Path | None:
+def plot_training(log: Sequence[Mapping[str, Any]], path: str | Path, kept: int | None = None) -> Path | None:
     """Draw the figure of a run.
 
     Args:
         log: Log lines of the Trainer, each with ``step``; what a line does not have is not drawn.
         path: Where the picture goes.
+        kept: The step whose checkpoint the result is; None if there was no choice.
 
     Returns:
         The path; None if the log holds nothing to draw.
@@ -48,7 +49,7 @@ def plot_training(log: Sequence[Mapping[str, Any]], path: str | Path) -> Path | 
     axes = [figure.add_subplot(rows, columns, number + 1) for number in range(len(drawn))]
     last = max(step for panel in drawn for points in panel.series.values() for step, _ in points)
     for axis, panel in zip(axes, drawn, strict=True):
-        _draw(axis, panel, last)
+        _draw(axis, panel, last, kept)
     for axis in axes[-columns:]:
         axis.set_xlabel("optimiser steps", color="#555555", fontsize=9)
     figure.savefig(str(path), metadata={"Software": None})
@@ -92,24 +93,32 @@ def _place(name: str) -> tuple[str, str] | None:
     return "loss", f"{label}, held out" if evaluated else label
 
 
-def _draw(axis: Any, panel: Panel, last: float) -> None:
-    """Draw one chart; a side has the same colour in all of them."""
+def _draw(axis: Any, panel: Panel, last: float, kept: int | None) -> None:
+    """Draw one chart; a side has the same colour in all of them.
+
+    Measures also show, as dotted lines, what they were before training, and as a vertical one the result's step.
+    """
     spare = iter(COLOURS if panel.unit == "measure" else COLOURS[2:])
     for label, points in panel.series.items():
         steps, values = zip(*sorted(points), strict=True)
         side = next((side for side in COLOUR_OF if label.startswith(side)), None)
+        colour = COLOUR_OF[side] if side else next(spare, "#999999")
+        if panel.unit == "measure" and steps[0] == 0 and len(steps) > 1:
+            axis.axhline(values[0], color=colour, linewidth=0.9, linestyle=":")
         axis.plot(
-            steps, values, label=label, color=COLOUR_OF[side] if side else next(spare, "#999999"), linewidth=1.4,
+            steps, values, label=label, color=colour, linewidth=1.4,
             marker="o" if len(points) <= 40 else None, markersize=2.8,
             linestyle="--" if label.endswith(("development set", "held out")) or label.startswith("dead") else "-",
         )  # fmt: skip
+    if panel.unit == "measure" and kept is not None:
+        axis.axvline(kept, color="#999999", linewidth=0.9, linestyle="--", label=f"the result, step {kept}", zorder=0)
     if _spans_decades(panel):
         axis.set_yscale("log")
         highest = max(value for points in panel.series.values() for _, value in points)
         axis.set_ylim(bottom=max(axis.get_ylim()[0], highest / 3e4))  # a ramp starts near 0
     elif panel.unit == "terms a text":
         axis.set_ylim(bottom=0)
-    axis.set_xlim(0, last * 1.02 if last else 1)
+    axis.set_xlim(-0.02 * last, last * 1.02 if last else 1)
     axis.set_title(panel.title, loc="left", fontsize=11, fontweight="bold")
     axis.set_ylabel(panel.unit, color="#555555", fontsize=9)
     axis.tick_params(colors="#555555", labelsize=8)

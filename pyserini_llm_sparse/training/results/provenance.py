@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ import yaml
 
 from pyserini_llm_sparse.system import installed_version
 from pyserini_llm_sparse.training.config.fields import CONFIGS, ModelConfig
+from pyserini_llm_sparse.training.results.progress import Change
 from pyserini_llm_sparse.version import __version__
 
 FOLDER = "training"  # in the result
@@ -33,6 +35,9 @@ class TrainingRecord:
         facts: Further numbers for the model card, by what they are called there, such as ``{"optimiser steps": 1000,
             "training examples": 502939, "documents in a step": 512}``.
         seconds: Wall time of the training, all resumed parts together; None if unknown.
+        changes: What training changed of the measures of retrieval.
+        kept: The step whose checkpoint the result is, where it was chosen; 0 for the model before training.
+        dtype: Type of the saved weights; None for that of the model in memory.
     """
 
     config: ModelConfig
@@ -42,6 +47,9 @@ class TrainingRecord:
     measures: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+    changes: Sequence[Change] = ()
+    kept: int | None = None
+    dtype: str | None = None
 
     @property
     def phase(self) -> str:
@@ -85,10 +93,12 @@ def write_record(folder: Path, record: TrainingRecord) -> None:
     target.mkdir()
     (target / "config.yaml").write_text(resolved_yaml(record), encoding="utf-8")
     about = {**record.environment, "seconds": record.seconds, **record.facts, "measures": dict(record.measures)}
+    if record.changes:
+        about["changes"] = {one.measure: dataclasses.asdict(one) for one in record.changes}
     (target / "environment.json").write_bytes(_json(about))
     (target / "data.json").write_bytes(_json([dict(source) for source in record.data]))
     _write_log(target / "metrics.jsonl", record.log)
-    plot_training(record.log, target / "training.png")
+    plot_training(record.log, target / "training.png", record.kept)
 
 
 def resolved_yaml(record: TrainingRecord) -> str:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from pyserini_llm_sparse.errors import UsageError
 from pyserini_llm_sparse.files.atomic import atomic_folder
-from pyserini_llm_sparse.modelling.checkpoint import require_replaceable, save_checkpoint, save_model
+from pyserini_llm_sparse.modelling.backbone.devices import DTYPES
+from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, require_replaceable, save_checkpoint, save_model
 from pyserini_llm_sparse.modelling.folder import ModelFolder
 from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.tensors import stored_dtype
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config.fields import ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.results.model_card import CARD_FILE, model_card
 from pyserini_llm_sparse.training.results.provenance import TrainingRecord, write_record
 from pyserini_llm_sparse.training.retriever.building import starting_checkpoint
-from pyserini_llm_sparse.training.retriever.model import AdaptationModel, RetrievalModel
+from pyserini_llm_sparse.training.retriever.model import AdaptationModel, RetrievalModel, TrainableModel
+
+_logger = logging.getLogger(__name__)
 
 
 def require_expressible(config: ModelConfig) -> None:
@@ -74,12 +81,12 @@ def save_result(model: RetrievalModel, tokenizer: Any, record: TrainingRecord) -
     if not isinstance(config, RetrieveConfig):
         raise UsageError(f"{config.output}: the run is no retrieve phase; save it with save_adaptation")
     if config.representation == "dense":
-        _save_dense(merged(model.backbone.model), tokenizer, model.spec, record, config)
+        _save_dense(_in_dtype(merged(model.backbone.model), record.dtype), tokenizer, model.spec, record, config)
         return config.output
     base = _base(config)
     save_checkpoint(
         config.output,
-        model.backbone.model if base is not None else merged(model.backbone.model),
+        model.backbone.model if base is not None else _in_dtype(merged(model.backbone.model), record.dtype),
         tokenizer,
         model.spec,
         model.learned_query_weights(),
@@ -106,7 +113,10 @@ def save_adaptation(model: AdaptationModel, tokenizer: Any, record: TrainingReco
     require_expressible(record.config)
     base = _base(record.config)
     with atomic_folder(record.config.output) as folder:
-        save_model(folder, model.backbone.model if base is not None else merged(model.backbone.model), base)
+        language_model = model.backbone.model
+        save_model(
+            folder, language_model if base is not None else _in_dtype(merged(language_model), record.dtype), base
+        )
         TextTokenizer.from_any(tokenizer).save(folder)
         _complete(folder, record, None)
     return record.config.output
@@ -115,6 +125,50 @@ def save_adaptation(model: AdaptationModel, tokenizer: Any, record: TrainingReco
 def merged(model: Any) -> Any:
     """Return a transformers model with its adapter merged into the weights, in place."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def saved_dtype(config: ModelConfig, checkpoint: Checkpoint) -> str:
+    """Return the type of the result's weights: what the run file says, or the base's; no larger than they are trained.
+
+    Args:
+        config: The run file.
+        checkpoint: What training starts from.
+    """
+    base = stored_dtype(checkpoint.base or checkpoint.folder) or config.dtype
+    is_larger = DTYPES[base].itemsize > DTYPES[config.dtype].itemsize
+    return config.save_dtype or (config.dtype if is_larger else base)
+
+
+def as_saved(model: TrainableModel, config: ModelConfig, dtype: str) -> None:
+    """Give a model, in place, the weights that its result will have: merged and rounded, still computing as before.
+
+    To be measured so. An adapter that is saved by itself stays as it is, and so does a model that would overflow.
+    """
+    if config.save == "adapter":
+        return
+    language_model = merged(model.backbone.model)
+    model.backbone, model.model = replace(model.backbone, model=language_model), language_model
+    if _fits(language_model, dtype):
+        with torch.no_grad():
+            for parameter in language_model.parameters():
+                parameter.copy_(parameter.to(DTYPES[dtype]))
+
+
+def _in_dtype(model: Any, dtype: str | None) -> Any:
+    """Return a transformers model with weights of a type, in place; as it is for None, or where it would overflow."""
+    if dtype is None:
+        return model
+    if not _fits(model, dtype):
+        _logger.warning("save_dtype: %s: weights are beyond its largest number; they are saved as trained", dtype)
+        return model
+    return model.to(DTYPES[dtype])
+
+
+def _fits(model: Any, dtype: str) -> bool:
+    most = torch.finfo(DTYPES[dtype]).max
+    return all(
+        not parameter.numel() or float(parameter.detach().abs().max()) <= most for parameter in model.parameters()
+    )
 
 
 def start_name(config: ModelConfig) -> str:
