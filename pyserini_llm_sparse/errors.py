@@ -194,6 +194,17 @@ JAVA_FAILED = JavaRow("", RunError, "Java failed; PYSERINI_VERBOSE_JVM=1 lets th
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
+# What libraries that write by themselves say when nothing more can be written: safetensors' Rust, and torch's archives.
+_SAYS_FULL_DISK = re.compile(
+    r"No space left|os error (28|122|27)\)|PytorchStreamWriter|inline_container.*unexpected pos"
+)
+
+
+def says_full_disk(error: BaseException) -> bool:
+    """Tell whether an error, neither ours nor of the operating system, says that the disk is full."""
+    return not isinstance(error, LlmSparseError | OSError) and _SAYS_FULL_DISK.search(str(error)) is not None
+
+
 def explained(error: BaseException) -> LlmSparseError | None:
     """Return what an error of another library means, by one table; ours as it is; None for what can only be a bug.
 
@@ -208,6 +219,8 @@ def explained(error: BaseException) -> LlmSparseError | None:
         return ResourceError(f"memory: not enough: {said}; choose a smaller --batch-size")
     if "home directory" in said and isinstance(error, RuntimeError):
         return ResourceError(f"home: there is none: {said}; set HOME to a folder that you may write to")
+    if says_full_disk(error):
+        return ResourceError(f"disk full: {said}; free some space and give the same command again")
     if java := java_words(error):
         meant = java_meaning(java) or JAVA_FAILED
         return meant.kind(f"Java: {java}: {meant.remedy}")

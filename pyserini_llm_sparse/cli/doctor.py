@@ -34,6 +34,11 @@ OPTIONAL_PACKAGES = {
     "ir_measures": "measures; [eval]",
     "faiss": "pyserini.search.hybrid; [eval]",
 }
+# What `train` needs beside what all commands need, by import name; [train].
+TRAINING_PACKAGES = {
+    "accelerate": "accelerate", "datasets": "datasets", "ir_measures": "ir-measures", "matplotlib": "matplotlib",
+    "sentence_transformers": "sentence-transformers", "tensorboard": "tensorboard",
+}  # fmt: skip
 WIDTH = 16
 
 
@@ -83,6 +88,7 @@ def run_checks(encoder: str) -> Iterator[Check]:
         ("torch", _torch),
         ("transformers", _transformers),
         (ONNX_RUNTIME, _onnx),
+        ("training", _training),
         ("model cache", _cache),
         ("encoder", lambda: _encoder(encoder)),
     ]
@@ -158,6 +164,22 @@ def _transformers() -> Check:
 
     require_transformers()
     return Check("transformers", "OK", metadata.version("transformers"))
+
+
+def _training() -> Check:
+    from importlib.util import find_spec
+
+    from pyserini_llm_sparse.modelling.backbone.loading import LEAST_TRANSFORMERS_TO_TRAIN, require_transformers
+
+    remedy = "only for train: pip install 'pyserini-llm-sparse[train]'"
+    missing = [package for name, package in TRAINING_PACKAGES.items() if find_spec(name) is None]
+    if missing:
+        return Check("training", "--", f"not installed: {', '.join(missing)}", remedy)
+    try:
+        require_transformers(LEAST_TRANSFORMERS_TO_TRAIN, "training")
+    except PrerequisiteError as error:
+        return Check("training", "--", first_line(error).partition("; ")[0], remedy)
+    return Check("training", "OK", ", ".join(TRAINING_PACKAGES.values()))
 
 
 def _onnx() -> Check:

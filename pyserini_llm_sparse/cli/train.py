@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from pyserini_llm_sparse.cli.console import examples, progress_bar, say, without_java_warnings
+from pyserini_llm_sparse.cli.help_groups import TRAINER, GroupedCommand, group_of
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.fields import CONFIGS, Phase
 
 NAME = "train"
@@ -25,7 +27,7 @@ EXAMPLES = {
     ),
     "retrieve": (
         "train retrieve examples/training/small/retrieve.yaml",
-        "train retrieve examples/training/small/retrieve.yaml --seed 7 --trainer max_steps=100 --trainer bf16=true",
+        "train retrieve examples/training/small/retrieve.yaml --seed 7 --max-steps 100 --trainer optim=adafactor",
     ),
     "mine": ("train mine --train pairs.jsonl --encoder bm25 --negatives 15 --output mined.jsonl",),
     "score": (
@@ -38,6 +40,20 @@ PHASE_HELP = {
     "retrieve": "Train a sparse or dense retriever.",
     "mine": "Find hard negatives with BM25 or a model.",
     "score": "Score queries and documents with a teacher.",
+}
+# Arguments of transformers' Trainer that a run often sets, as options of their own: how they are written, and what for.
+TRAINER_OPTIONS = {
+    "max_steps": ("N", "Optimiser steps"),
+    "num_train_epochs": ("NUMBER", "Passes over the data, without max_steps"),
+    "learning_rate": ("NUMBER", "Largest learning rate"),
+    "warmup_steps": ("N", "Steps until it is reached"),
+    "per_device_train_batch_size": ("N", "Queries or sequences of a device in a step"),
+    "gradient_accumulation_steps": ("N", "Batches that make a step"),
+    "bf16": ("true|false", "Whether to compute in bfloat16"),
+    "gradient_checkpointing": ("true|false", "Whether activations are recomputed rather than kept"),
+    "eval_steps": ("N", "Steps between evaluations"),
+    "save_steps": ("N", "Steps between checkpoints"),
+    "logging_steps": ("N", "Steps between lines of the log"),
 }
 GOING_ON = """
 
@@ -57,7 +73,11 @@ def phase_app(settings: dict[str, Any]) -> typer.Typer:
     )
     for phase in CONFIGS:
         group.command(
-            phase, help=PHASE_HELP[phase] + GOING_ON, epilog=examples(*EXAMPLES[phase]), context_settings=settings
+            phase,
+            cls=GroupedCommand,
+            help=PHASE_HELP[phase] + GOING_ON,
+            epilog=examples(*EXAMPLES[phase]),
+            context_settings=settings,
         )(_phase_command(phase))  # type: ignore[arg-type]
     return group
 
@@ -69,7 +89,9 @@ def _phase_command(phase: Phase) -> Callable[..., None]:
         overrides = []
         for name, value in fields.items():
             values = value if isinstance(value, list) else [] if value is None else [value]
-            if name == "trainer":
+            if name in TRAINER_OPTIONS:
+                overrides += [f"trainer.{name}={given}" for given in values]
+            elif name == "trainer":
                 overrides += [f"trainer.{given}" for given in values]
             elif _is_list(CONFIGS[phase].model_fields[name].annotation) and values:
                 overrides.append(f"{name}=[{', '.join(values)}]")
@@ -77,9 +99,15 @@ def _phase_command(phase: Phase) -> Callable[..., None]:
                 overrides += [f"{name}={given}" for given in values]
         _run(phase, config, overrides, overwrite)
 
+    fields_of = CONFIGS[phase].model_fields
     parameters = [
         _parameter("config", Path | None, typer.Argument(help="The run file (YAML)."), None),
-        *(_field_parameter(name, field) for name, field in CONFIGS[phase].model_fields.items()),
+        *(_field_parameter(name, field) for name, field in fields_of.items()),
+        *(
+            _parameter(name, str | None, _option(name, metavar, f"{what} (trainer: {name})", TRAINER), None)
+            for name, (metavar, what) in TRAINER_OPTIONS.items()
+            if "trainer" in fields_of
+        ),
         _parameter("overwrite", bool, typer.Option("--overwrite", help="Replace what an earlier run wrote."), False),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -118,11 +146,14 @@ def _field_parameter(name: str, field: Any) -> inspect.Parameter:
         if field.is_required() or field.default in (None, ())
         else f" [{_shown(field.get_default(call_default_factory=True))}]"
     )
-    option = typer.Option(
-        f"--{name.replace('_', '-')}", metavar=metavar, help=field.description + (default if default != " []" else "")
-    )
+    group = TRAINER if name == "trainer" else group_of(name, is_of_spec=name in EncodingSpec.model_fields)
+    option = _option(name, metavar, field.description + (default if default != " []" else ""), group)
     several = name == "trainer" or _is_list(field.annotation)
     return _parameter(name, list[str] | None if several else str | None, option, None)
+
+
+def _option(name: str, metavar: str, text: str, group: str) -> Any:
+    return typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, rich_help_panel=group)
 
 
 def _parameter(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:

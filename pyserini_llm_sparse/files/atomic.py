@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from pyserini_llm_sparse.errors import FULL_DISK, ResourceError
+from pyserini_llm_sparse.errors import FULL_DISK, ResourceError, one_line, says_full_disk
 
 _UNFINISHED, _REPLACED = ".unfinished", ".replaced"  # suffixes of hidden folders
 _FULL = (*FULL_DISK, errno.EFBIG)
@@ -101,17 +101,24 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise  # whoever reads a pipe has seen enough
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError):
+            if not says_full_disk(error):
+                raise
+            raise _full_disk(path, one_line(error)) from error
         if error.errno in _FULL:
-            raise ResourceError(
-                f"{path}: disk full: {error.strerror}; free some space and give the same command again, finished parts "
-                "are kept"
-            ) from error
+            raise _full_disk(path, str(error.strerror)) from error
         if error.errno == errno.EXDEV:
             raise ResourceError(
                 f"{path}: cannot be put in place: its folder is a mount point of its own; choose a folder inside it"
             ) from error
         raise ResourceError(f"{path}: cannot be written: {error.strerror or error}; choose another place") from error
+
+
+def _full_disk(path: Path, why: str) -> ResourceError:
+    return ResourceError(
+        f"{path}: disk full: {why}; free some space and give the same command again, finished parts are kept"
+    )
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pyserini_llm_sparse.cli.doctor import _onnx, judge_onnx
+from pyserini_llm_sparse.cli import doctor
+from pyserini_llm_sparse.cli.doctor import _onnx, _training, judge_onnx
 from pyserini_llm_sparse.onnx.runtime.providers import CPU_PROVIDER, CUDA_PROVIDER, judge_cuda
 
 CPU_ONLY, WITH_CUDA = ["AzureExecutionProvider", CPU_PROVIDER], [CUDA_PROVIDER, CPU_PROVIDER]
@@ -73,3 +75,17 @@ def test_an_interpreter_that_drops_docstrings_is_told() -> None:
         for flags in ((), ("-OO",))
     ]
     assert said == ["OK", "-- transformers reads docstrings: to load models, leave -OO and PYTHONOPTIMIZE=2 out"]
+
+
+def test_what_training_lacks_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _training().state == "OK"
+    monkeypatch.setitem(doctor.TRAINING_PACKAGES, "no_such_module", "no-such-package")
+    check = _training()
+    assert (check.state, check.found) == ("--", "not installed: no-such-package")
+    assert check.remedy == "only for train: pip install 'pyserini-llm-sparse[train]'"
+
+
+def test_the_extra_for_training_has_what_training_needs() -> None:
+    extra = re.search(r"^train =\n((?:    .*\n)+)", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE)
+    assert extra is not None
+    assert set(doctor.TRAINING_PACKAGES.values()) <= {line.strip().partition(">")[0] for line in extra[1].splitlines()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,7 +12,11 @@ from typing import Annotated, Any, get_args
 import pytest
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from transformers import TrainingArguments
+from typer.testing import CliRunner
 
+from pyserini_llm_sparse.cli import train
+from pyserini_llm_sparse.cli.app import app
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, MineConfig, RetrieveConfig, ScoreConfig
@@ -60,6 +65,10 @@ def test_a_number_is_a_number_however_it_is_written(tmp_path: Path, number: str)
         ("negatives: -1", r"run.yaml:4: negatives: .*greater than or equal to 0"),
         ("seed: [", r"run.yaml:5: not YAML"),
         ("train: other.jsonl", r"run.yaml:4: train: given twice"),
+        ("trainer: {neftune_noise_alpha: 5}", r"run.yaml.*neftune_noise_alpha: noise on the embeddings .*; leave out"),
+        ("trainer: {use_liger_kernel: true}", r"run.yaml.*use_liger_kernel: its kernels"),
+        ("trainer: {train_sampling_strategy: group_by_length}", r"run.yaml.*group_by_length: texts of one length"),
+        ("trainer: {group_by_length: true}", r"run.yaml.*group_by_length: set by the phase itself"),
         ("trainer: {output_dir: x}", r"run.yaml.*output_dir: set by the phase itself"),
         ("save: adapter", r"save: adapter: nothing but whole weights is trained"),
         ("{save: adapter, lora_rank: 8, train_head: true}", r"not YAML"),
@@ -225,3 +234,23 @@ def test_a_field_that_a_later_spec_has_is_in_the_run_file_by_itself(root: Path) 
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[:3] == ["3", "8", "5"]
     assert re.search(r"--expansion-limit N +Of a later version\. \[3\]", run.stdout)
+
+
+def test_the_help_is_in_groups_and_shows_no_unset_value() -> None:
+    run = CliRunner().invoke(app, ["train", "retrieve", "--help"], terminal_width=200)
+    titles = re.findall(r"^(\w.*):$", run.output, re.MULTILINE)
+    assert titles == ["Arguments", "The run", "Data", "Model", "LoRA", "Evaluation", "Method",
+                      "Vectors (the encoding spec)", "Trainer"]  # fmt: skip
+    assert "None" not in run.output and "[]" not in run.output
+    vectors = run.output.partition("Vectors (the encoding spec):")[2].partition("Trainer:")[0]
+    assert "--query-prefix" in vectors and "--lora-rank" not in vectors
+
+
+def test_usual_arguments_of_the_trainer_are_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(train, "_run", lambda phase, config, overrides, overwrite: given.extend(overrides))
+    run = CliRunner().invoke(app, ["train", "adapt", "--max-steps", "7", "--trainer", "optim=sgd", "--bf16", "true"])
+    assert run.exit_code == 0, run.output
+    assert sorted(given) == ["trainer.bf16=true", "trainer.max_steps=7", "trainer.optim=sgd"]
+    fields = {field.name for field in dataclasses.fields(TrainingArguments)}
+    assert train.TRAINER_OPTIONS.keys() - fields <= {"gradient_checkpointing"}  # renamed in transformers 5.23

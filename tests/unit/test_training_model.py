@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pyserini_llm_sparse.encoder import SparseEncoder
-from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.training.config.arguments import training_arguments
 from pyserini_llm_sparse.training.config.fields import AdaptConfig
 from pyserini_llm_sparse.training.data.sampling import EpochDataset
+from pyserini_llm_sparse.training.loop import phase_trainer
 from pyserini_llm_sparse.training.loop.trainer import AdaptationTrainer
 from pyserini_llm_sparse.training.objectives.ranking import RetrievalObjective
 from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, build_model, starting_checkpoint
@@ -368,6 +370,38 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path: Path) -> N
         training_arguments(run_config(tmp_path, early_stopping_patience=1), tmp_path)
     with pytest.raises(UsageError, match="train: 5 examples are fewer than one batch of 8"):
         trainer(run_config(tmp_path), tmp_path, number=5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"report_to": ["wandb"]}, "report_to: wandb: not installed: pip install wandb; install it"),
+        ({"report_to": "trackio"}, "report_to: trackio: not installed"),
+        ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
+    ],
+)
+def test_a_package_that_the_trainer_would_miss_is_named_before_anything_is_read(
+    given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PrerequisiteError, match=f"trainer: .*{message}"):
+        training_arguments(run_config(tmp_path, trainer=given), tmp_path)
+
+
+def test_a_report_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="trainer: report_to: paper: not one of"):
+        training_arguments(run_config(tmp_path, trainer={"report_to": ["paper"]}), tmp_path)
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_is_said_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    run = trainer(run_config(tmp_path, trainer={"max_steps": 1}), tmp_path / "run")
+    monkeypatch.setattr(phase_trainer, "save_file", full)
+    with pytest.raises(ResourceError, match=r"run: disk full: .*free some space and give the same command again"):
+        run.train()
 
 
 class Sequences(EpochDataset[dict[str, Tensor]]):

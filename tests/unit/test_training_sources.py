@@ -347,6 +347,13 @@ def test_a_record_without_text_names_its_line(tmp_path: Path) -> None:
         list(read_texts(write(tmp_path / "c.jsonl", {"text": "x"}, {"definition": "y"})))
 
 
+def test_texts_of_examples_do_not_need_their_negatives(marco: Path) -> None:
+    by_id = write(marco / "triples.tsv", "2\t7\tnowhere", "0.5\t0.1\t2\t7\tnowhere")
+    tevatron = write(marco / "pairs.jsonl", {"qid": 2, "pos": [7], "neg": ["nowhere"], "scores": [1, 2]})
+    texts = list(read_texts(by_id))
+    assert len(texts) == 2 and list(read_texts(tevatron)) == texts[:1]
+
+
 # fingerprints ---------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from pyserini_llm_sparse.errors import PrerequisiteError, UsageError, one_line
 from pyserini_llm_sparse.training.config.fields import ModelConfig, RetrieveConfig
@@ -74,6 +77,7 @@ def training_arguments(config: ModelConfig, run_folder: str | Path, *, evaluates
         values["fsdp_config"] = {"cpu_ram_efficient_loading": True, **(given.get("fsdp_config") or {})}
     try:
         arguments = TrainingArguments(**values)
+        _require_packages(arguments)
     except ImportError as error:
         raise PrerequisiteError(f"trainer: {one_line(error)}; install it, or leave the argument out") from error
     except (ValueError, TypeError) as error:
@@ -83,6 +87,24 @@ def training_arguments(config: ModelConfig, run_folder: str | Path, *, evaluates
         os.environ["ACCELERATE_USE_FSDP"] = "true"
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = str(values["fsdp_config"]["cpu_ram_efficient_loading"]).lower()
     return arguments
+
+
+def _require_packages(arguments: TrainingArguments) -> None:
+    """Look for what the Trainer would miss only after data and model have been read.
+
+    Raises:
+        ImportError: A package is not installed; what it is for is said.
+        ValueError: There is no such report.
+    """
+    known, available = set(INTEGRATION_TO_CALLBACK), set(get_available_reporting_integrations())
+    reports = arguments.report_to or ()
+    for name in [reports] if isinstance(reports, str) else reports:
+        if name not in known:
+            raise ValueError(f"report_to: {name}: not one of {', '.join(sorted(known))}")
+        if name not in available:
+            raise ImportError(f"report_to: {name}: not installed: pip install {name.replace('_', '-')}")
+    with contextlib.suppress(ValueError):  # that it needs the model, say, to be asked again with it
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
 
 
 def _named_as_here(given: dict[str, Any]) -> dict[str, Any]:

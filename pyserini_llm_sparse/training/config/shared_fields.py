@@ -21,6 +21,13 @@ RESERVED_TRAINER_ARGUMENTS = frozenset(
     )
 )  # fmt: skip
 
+# Which would do something else than they say, or nothing, and why.
+REFUSED_TRAINER_ARGUMENTS = {
+    "neftune_noise_alpha": "noise on the embeddings would differ between the two passes of a text",
+    "use_liger_kernel": "its kernels are for losses that no phase computes",
+    "auto_find_batch_size": "the batch decides what a query is compared with",
+}
+
 
 class PhaseConfig(BaseModel):
     """The fields of every phase."""
@@ -114,6 +121,14 @@ class ModelConfig(PhaseConfig):
         ]
         if self.lora == "continue" and own:
             raise ValueError(f"{own[0]}: the adapter that is trained on has its own; leave out, or set lora: new")
+        for name in REFUSED_TRAINER_ARGUMENTS.keys() & self.trainer.keys():
+            if self.trainer[name]:
+                raise ValueError(f"trainer: {name}: {REFUSED_TRAINER_ARGUMENTS[name]}; leave out")
+        if self.trainer.get("train_sampling_strategy") == "group_by_length":
+            raise ValueError(
+                "trainer: train_sampling_strategy: group_by_length: texts of one length would meet in each step, and "
+                "equal ones with them; leave out"
+            )
         if self.save == "adapter" and not self.uses_lora:
             raise ValueError("save: adapter: nothing but whole weights is trained; set lora_rank, or save: merged")
         if self.save == "adapter" and self.trains_head:

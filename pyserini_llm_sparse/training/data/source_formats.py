@@ -57,6 +57,13 @@ def is_example(record: Mapping[str, Any]) -> bool:
     return has_query and any(key in record for key in POSITIVE_KEYS)
 
 
+def without_negatives(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a JSON object without the negatives of its example, and without the scores that go with them."""
+    negatives = {*NEGATIVE_KEYS, *_numbered(record)} & record.keys()
+    left_out = {*negatives, *NEGATIVE_SCORE_KEYS, *SCORE_KEYS} if negatives else set()
+    return {key: value for key, value in record.items() if key not in left_out}
+
+
 def example_of_record(record: Mapping[str, Any], neighbours: Neighbours, source: str, line: int) -> Example:
     """Return the example that a JSON object holds.
 

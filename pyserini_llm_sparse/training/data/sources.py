@@ -33,7 +33,12 @@ from pyserini_llm_sparse.training.data.examples import Example
 from pyserini_llm_sparse.training.data.hub import HUB, hub_name, hub_revision, read_hub
 from pyserini_llm_sparse.training.data.judgements import read_judged_examples
 from pyserini_llm_sparse.training.data.source_files import beir_split, is_neighbour, parts
-from pyserini_llm_sparse.training.data.source_formats import example_of_fields, example_of_record, is_example
+from pyserini_llm_sparse.training.data.source_formats import (
+    example_of_fields,
+    example_of_record,
+    is_example,
+    without_negatives,
+)
 from pyserini_llm_sparse.training.data.texts_by_id import COLLECTION_NAMES, QUERIES_NAMES, Neighbours, neighbour
 
 _logger = logging.getLogger(__name__)
@@ -115,13 +120,13 @@ def _hub_examples(source: str) -> Iterator[Example]:
                 raise _bad_line(problem, source, number, str(row)) from problem
 
 
-def _file_examples(path: Path) -> Iterator[Example]:
-    """Yield the examples of one file."""
+def _file_examples(path: Path, negatives: bool = True) -> Iterator[Example]:
+    """Yield the examples of one file, with or without their negatives."""
     with Neighbours(path.parent, str(path)) as neighbours:
-        yield from _line_examples(path, neighbours)
+        yield from _line_examples(path, neighbours, negatives)
 
 
-def _line_examples(path: Path, neighbours: Neighbours) -> Iterator[Example]:
+def _line_examples(path: Path, neighbours: Neighbours, negatives: bool = True) -> Iterator[Example]:
     is_tsv, by_id = bare_suffix(path) in TSV_SUFFIXES, None
     source = str(path)
     for number, entry in read_entries(path):
@@ -129,6 +134,8 @@ def _line_examples(path: Path, neighbours: Neighbours) -> Iterator[Example]:
             if is_tsv and isinstance(entry, bytes):
                 fields = _decoded(entry).split("\t")
                 by_id = _are_ids(fields, path) if by_id is None else by_id
+                if not negatives and len(fields) in (3, 5):
+                    fields = fields[-3:-1]
                 yield example_of_fields(fields, neighbours, by_id, source, number)
             else:
                 yield example_of_record(_record(entry), neighbours, source, number)
@@ -201,7 +208,7 @@ def _file_texts(path: Path) -> Iterator[str]:
             yield line.decode("utf-8", "replace")
     elif suffix in TSV_SUFFIXES:
         if _has_examples(path):
-            yield from (text for example in _file_examples(path) for text in example.positives)
+            yield from (text for example in _file_examples(path, negatives=False) for text in example.positives)
         else:
             yield from _corpus_texts(str(path))
     else:
@@ -237,7 +244,7 @@ def _texts_of_record(
     """Yield the positives of an example, or the text of a document, which needs no id here."""
     try:
         if is_example(record):
-            yield from example_of_record(record, neighbours, source, number).positives
+            yield from example_of_record(without_negatives(record), neighbours, source, number).positives
         else:
             if not TEXT_KEYS & record.keys():
                 raise RecordProblem(

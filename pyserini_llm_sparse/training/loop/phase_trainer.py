@@ -28,6 +28,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.files.atomic import disk_errors
 from pyserini_llm_sparse.training.config.arguments import LOGS
 from pyserini_llm_sparse.training.config.fields import ModelConfig
 from pyserini_llm_sparse.training.data.batching import ExampleDataset
@@ -47,6 +48,7 @@ _OVERRIDDEN = {
     "log": ("logs", "start_time"),
     "_determine_best_metric": ("metrics", "trial"),
     "_get_train_sampler": ("train_dataset",),
+    "_save_checkpoint": ("model", "trial"),
     "_save": ("output_dir", "state_dict"),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
     "_load_best_model": (),
@@ -178,6 +180,11 @@ class PhaseTrainer(Trainer):
             return
         self._determine_best_metric(metrics, None)
         folder = Path(str(self.args.output_dir)) / FOLDER
+        with disk_errors(folder):
+            self._keep_start(folder)
+        self.state.best_model_checkpoint = str(folder)
+
+    def _keep_start(self, folder: Path) -> None:
         if self.is_deepspeed_enabled:
             wrapped: Any = self.model_wrapped
             wrapped.save_checkpoint(str(folder))
@@ -186,7 +193,6 @@ class PhaseTrainer(Trainer):
             save_fsdp_model(self.accelerator.state.fsdp_plugin, self.accelerator, self.model, str(folder))
         else:
             self._save(str(folder))
-        self.state.best_model_checkpoint = str(folder)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Have a checkpoint that is the best so far saved, however seldom others are."""
@@ -246,6 +252,11 @@ class PhaseTrainer(Trainer):
     def _trained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return of a whole model's state the weights that are trained."""
         return self._root.trained_weights(state)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint, saying where if the disk is full."""
+        with disk_errors(Path(str(self.args.output_dir))):
+            super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the weights that are trained, and nothing that can be had from the model that the run started from."""

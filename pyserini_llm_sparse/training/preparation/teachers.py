@@ -120,7 +120,7 @@ def _sentence_transformers(kind: str) -> Any:
         import sentence_transformers
     except ImportError as error:
         raise PrerequisiteError(
-            f"kind: {kind}: sentence-transformers is not installed; pip install sentence-transformers"
+            f"kind: {kind}: sentence-transformers is not installed; pip install 'pyserini-llm-sparse[train]'"
         ) from error
     return sentence_transformers
 
