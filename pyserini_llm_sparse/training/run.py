@@ -81,12 +81,11 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
         parse_measures(config.dev_metric)
     checkpoint = starting_checkpoint(config)
     config = config.continuing(checkpoint.spec)
-    sources = {"train": config.train, "dev": [f"{path}#{split}" for path, split in config.dev_sets]}
+    sources = {"train": config.train, "dev": [f"{path}#{split}" for path, split in config.dev_sets.values()]}
     run = _prepared(config, checkpoint, overwrite, sources, evaluates=config.dev is not None)
     arguments = run.arguments
     developments = {
-        f"{Path(path).name} {split}": DevelopmentSet.load(path, split, config.dev_queries)
-        for path, split in config.dev_sets
+        name: DevelopmentSet.load(path, split, config.dev_queries) for name, (path, split) in config.dev_sets.items()
     }
     tokenization = Tokenization(checkpoint.tokenizer, config.encoding_spec(), checkpoint.vocabulary_size)
     examples: ExampleDataset | StreamedExamples

@@ -14,11 +14,13 @@ from pyserini_llm_sparse.encoder import SparseEncoder
 from pyserini_llm_sparse.errors import DataError, ResourceError, UsageError
 from pyserini_llm_sparse.indexing.lucene import Hit
 from pyserini_llm_sparse.indexing.lucene.bm25 import BM25Index, index_texts
+from pyserini_llm_sparse.indexing.lucene.building import run_indexer
 from pyserini_llm_sparse.training.config.fields import MineConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples
 from pyserini_llm_sparse.training.preparation import mining
 from pyserini_llm_sparse.training.preparation.mining import candidates, mine
+from pyserini_llm_sparse.training.preparation.mining_store import text_key
 from tests.checkpoints import checkpoint
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("forked_children")]
@@ -258,3 +260,43 @@ def test_bm25_scores_by_the_formula(tmp_path: Path) -> None:
 
 def _write_lines(path: Path, records: Iterable[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def test_an_index_that_is_there_is_searched_and_gives_the_texts(
+    folder: Path, tmp_path: Path, mined: tuple[mining.MineReport, dict[str, Example]]
+) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    lines = (folder / "corpus.jsonl").read_text("utf-8").replace('"_id"', '"id"')
+    (documents / "corpus.jsonl").write_text(lines.replace('"title": "", "text"', '"contents"'), encoding="utf-8")
+    arguments = ["--collection", "JsonCollection", "--input", str(documents), "--threads", "1"]
+    for name, kept in (("with", ["--storeRaw"]), ("without", [])):
+        run_indexer([*arguments, "--index", str(tmp_path / name), *kept], tmp_path / name, None)
+    known = {"negatives": 30, "hits": 50, "corpus": None}
+    mine(_config(folder, "from-index.jsonl", index=str(tmp_path / "with"), **known))
+    found = _by_id(folder / "from-index.jsonl")
+    for name, example in mined[1].items():
+        one, other = (set(map(text_key, each.negatives)) for each in (found[name], example))
+        assert one == other, name
+    with pytest.raises(DataError, match=r"was found, and .*without has no text of it; name the corpus"):
+        mine(_config(folder, "no-texts.jsonl", index=str(tmp_path / "without"), **known))
+    with pytest.raises(ResourceError, match="no-such-index: no such index: no file, and Pyserini"):
+        mine(_config(folder, "no-index.jsonl", index="no-such-index"))
+
+
+def test_rankings_are_taken_from_a_run_file(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run.txt"
+    run.write_text(
+        "heron-3 Q0 lynx-2 2 1.5 x\nheron-3 Q0 raven-1 1 2.5 x\nheron-3 Q0 heron-3 3 1.0 x\notter-0 Q0 ibex-1 1 3 x\n",
+        encoding="utf-8",
+    )
+    report = mine(_config(folder, "from-run.jsonl", run=str(run), negatives=3))
+    found = _by_id(folder / "from-run.jsonl")
+    assert set(found["heron-3"].negative_ids) == {"lynx-2", "raven-1"}
+    assert found["otter-0"].negatives == (CORPUS["ibex-1"],)
+    assert report.without_negatives == report.examples - 2
+    run.write_text("heron-3 Q0 nowhere 1 2.5 x\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"document 'nowhere' was found, and .*corpus.jsonl has no text of it"):
+        mine(_config(folder, "unknown.jsonl", run=str(run)))
+    with pytest.raises(UsageError, match="nothing is searched, so encoder"):
+        mine(_config(folder, "both.jsonl", run=str(run), encoder="csplade"))

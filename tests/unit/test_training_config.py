@@ -254,3 +254,12 @@ def test_usual_arguments_of_the_trainer_are_options(monkeypatch: pytest.MonkeyPa
     assert sorted(given) == ["trainer.bf16=true", "trainer.max_steps=7", "trainer.optim=sgd"]
     fields = {field.name for field in dataclasses.fields(TrainingArguments)}
     assert train.TRAINER_OPTIONS.keys() - fields <= {"gradient_checkpointing"}  # renamed in transformers 5.23
+
+
+def test_development_sets_have_splits_and_names_of_their_own(tmp_path: Path, run_file: Path) -> None:
+    for name in ("a/dev", "b/dev", "c"):
+        (tmp_path / name).mkdir(parents=True)
+    a, b, c = (str(tmp_path / name) for name in ("a/dev", "b/dev", "c"))
+    assert a_run().dev_sets == {} and a_run(dev=Path(a)).dev_sets == {"dev, dev": (a, "dev")}
+    several = load_config("retrieve", run_file, [f"dev=[{a}, {b}, '{c}#test']"])
+    assert several.dev_sets == {"dev, dev": (a, "dev"), f"{b}, dev": (b, "dev"), "c, test": (c, "test")}

@@ -19,7 +19,7 @@ from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceErr
 from pyserini_llm_sparse.training.config.fields import ScoreConfig
 from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples
-from pyserini_llm_sparse.training.preparation import scoring
+from pyserini_llm_sparse.training.preparation import scoring, teachers
 from pyserini_llm_sparse.training.preparation.scoring import score
 from tests.checkpoints import change_json, checkpoint, sentences, transformers_tokenizer
 
@@ -278,7 +278,7 @@ def test_what_cannot_teach_is_refused(train: str, tmp_path: Path, monkeypatch: p
             run(tmp_path / "nowhere", kind=kind)
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     for kind in ("cross-encoder", "sentence-transformers"):
-        with pytest.raises(PrerequisiteError, match="pip install sentence-transformers"):
+        with pytest.raises(PrerequisiteError, match=r"pip install 'pyserini-llm-sparse\[train\]'"):
             run(two, kind=kind)
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
 
@@ -307,3 +307,75 @@ def test_an_output_is_refused_before_any_work(train: str, tmp_path: Path) -> Non
         run(tmp_path / "scored.jsonl", train=str(empty))
     # Nothing was done for it, so a run with other data need not ask to overwrite anything.
     run(tmp_path / "scored.jsonl")
+
+
+# scores from files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_ids(tmp_path: Path) -> str:
+    """Two examples whose queries and documents have ids."""
+    one = Example("first", ("a",), ("b", "c"), query_id="1", positive_ids=("A",), negative_ids=("B", "C"))
+    two = Example("second", ("d",), ("e",), query_id="2", positive_ids=("D",), negative_ids=("E",))
+    path = tmp_path / "examples.jsonl"
+    path.write_bytes(example_line(one) + example_line(two))
+    return str(path)
+
+
+RUN = "1 Q0 A 1 3 x\n1 Q0 B 2 1 x\n1 Q0 C 3 2.5 x\n2 Q0 E 1 0.5 x\n"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The same scores in each form; in all of them the second query's positive has none."""
+    rows = [line.split() for line in RUN.splitlines()]
+    pairs = [{"query_id": row[0], "docid": row[2], "score": float(row[4])} for row in rows]
+    first = Example("first", ("a",), ("b", "c"), (3.0,), (1.0, 2.5))
+    second = Example("second", ("elsewhere",), ("e",), (9.0,), (0.5,))
+    contents = {
+        "__rankzephyr-colbert-10000-sampled-100__msmarco-passage-train-judged.run": RUN.encode(),
+        "pairs.jsonl": "".join(json.dumps(pair) + "\n" for pair in pairs).encode(),
+        "examples.jsonl": example_line(first) + example_line(second),
+    }
+    (folder / "scores").mkdir()
+    for name, content in contents.items():
+        (folder / "scores" / name).write_bytes(content)
+    return {name: folder / "scores" / name for name in contents}
+
+
+def test_scores_come_from_a_run_pairs_or_examples(with_ids: str, tmp_path: Path) -> None:
+    for name, path in _files(tmp_path).items():
+        output = tmp_path / f"from-{path.stem}.jsonl"
+        report = score(ScoreConfig(train=(with_ids,), teacher=path, output=output, scale=2))
+        (found,) = read_examples(str(output))
+        assert (found.positive_scores, found.negative_scores) == ((6.0,), (2.0, 5.0)), name
+        assert (report.examples, report.scores, report.left_out, report.without_positive) == (1, 3, 1, 1)
+        assert "1 documents have no score and are left out, with 1 examples without a positive" in report.summary()
+
+
+def test_several_teachers_are_averaged_over_the_range_of_each(with_ids: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.run"
+    other.write_text("1 Q0 A 1 90 x\n1 Q0 B 2 80 x\n1 Q0 C 3 70 x\n", encoding="utf-8")
+    several = (str(_files(tmp_path)["pairs.jsonl"]), str(other))
+    output = tmp_path / "mean.jsonl"
+    score(ScoreConfig(train=(with_ids,), teacher=several, output=output, scale=10))
+    (found,) = read_examples(str(output))
+    # 3, 1, 2.5 are 1, 0, .75 of their range; 90, 80, 70 are 1, .5, 0 of theirs.
+    assert (found.positive_scores, found.negative_scores) == ((10.0,), (2.5, 3.75))
+
+
+def test_a_teacher_may_say_its_own_kind() -> None:
+    config = ScoreConfig(train=("t",), output=Path("o"), teacher=("a/b", "sparse=csplade", "x=y"), scale=2)
+    assert [(one.kind, one.name) for one in teachers.each_teacher(config)] == [
+        ("cross-encoder", "a/b"), ("sparse", "csplade"), ("cross-encoder", "x=y")
+    ]  # fmt: skip
+
+
+def test_scores_that_cannot_be_used_are_named(with_ids: str, train: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"query_id": "1", "docid": "A", "score": 1}\n{"query_id": "1", "score": 2}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"broken.jsonl:2: no score: query_id, docid and a number"):
+        score(ScoreConfig(train=(with_ids,), teacher=path, output=tmp_path / "one.jsonl"))
+    run = tmp_path / "scores.run"
+    run.write_text(RUN, encoding="utf-8")
+    with pytest.raises(DataError, match=r"train.jsonl:1: no ids of its query and documents"):
+        score(ScoreConfig(train=(train,), teacher=run, output=tmp_path / "two.jsonl"))

@@ -1,4 +1,4 @@
-"""Topics and judgements as Pyserini knows them: by name, for which it may have to download them, or in its formats."""
+"""Topics, judgements and indexes as Pyserini knows them: by name, which may be downloaded, or in its formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyserini_llm_sparse.indexing.lucene import jdk
 
 _Found = TypeVar("_Found")
 
-__all__ = ["PYSERINI", "named_qrels", "named_topics"]
+__all__ = ["PYSERINI", "named_index", "named_qrels", "named_topics"]
 
 
 def named_topics(name: str) -> dict[str, str]:
@@ -54,6 +54,21 @@ def named_qrels(name: str) -> Path:
         return Path(get_qrels_file(name))
 
     return _from_pyserini(name, "judgements", qrels)
+
+
+def named_index(name: str) -> Path:
+    """Return the folder of one of Pyserini's prebuilt indexes, which is downloaded unless it is there.
+
+    Raises:
+        ResourceError: Pyserini does not know the name, or cannot download it.
+    """
+
+    def folder() -> Path:
+        from pyserini.util import download_prebuilt_index
+
+        return Path(download_prebuilt_index(name, verbose=False))
+
+    return _from_pyserini(name, "index", folder)
 
 
 def _from_pyserini(name: str, what: str, get: Callable[[], _Found]) -> _Found:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from pyserini_llm_sparse.errors import DataError, ResourceError
+from pyserini_llm_sparse.files.fields import joined_fields
+from pyserini_llm_sparse.files.records import RecordProblem
 from pyserini_llm_sparse.indexing.lucene import jdk
 from pyserini_llm_sparse.indexing.lucene.failures import java_errors
 
@@ -79,6 +81,13 @@ class OpenedIndex:
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+    def text(self, document_id: str) -> str | None:
+        """Return the text of a document, as far as the index keeps it: its contents, or those of its JSON record."""
+        with self._turn("cannot be read"):
+            document = self._searcher.doc(document_id)
+            kept = None if document is None else (document.get(CONTENTS), document.get("raw"))
+        return None if kept is None else kept[0] or _text_of(kept[1] or "", document_id) or None
 
     def close(self) -> None:
         """Close the index."""
@@ -222,6 +231,14 @@ class LuceneIndex(OpenedIndex):
     @staticmethod
     def _hits(found: Sequence[Any] | None) -> list[Hit]:
         return [Hit(hit.docid, hit.score) for hit in found or ()]
+
+
+def _text_of(raw: str, document_id: str) -> str:
+    try:
+        record = json.loads(raw)
+        return joined_fields(record, None, document_id) if isinstance(record, dict) else raw
+    except (ValueError, RecordProblem):
+        return raw if not raw.lstrip().startswith("{") else ""
 
 
 def java_classes() -> Callable[[str], Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pyserini_llm_sparse.training.config.retrieve_fields import RetrieveConfig
 from pyserini_llm_sparse.training.config.shared_fields import ModelConfig, PhaseConfig
@@ -98,6 +99,15 @@ class MineConfig(PhaseConfig):
         default=None,
         description="Documents to search: a BEIR directory, a file or a directory; by default the examples' positives.",
     )
+    index: str | None = Field(
+        default=None,
+        description="An index to search in place of making one: a folder, or Pyserini's name of a prebuilt one. Where "
+        "no corpus is named, the texts are those that it keeps.",
+    )
+    run: str | None = Field(
+        default=None,
+        description="A run file of TREC to take the rankings from in place of searching, by the examples' query ids.",
+    )
     encoder: str = Field(default="bm25", description="bm25, or a name that --encoder takes.")
     hits: int = Field(default=100, ge=1, description="Depth of the search.")
     first_rank: int = Field(
@@ -121,7 +131,12 @@ class ScoreConfig(PhaseConfig):
     """Scores of a teacher for each query with its positives and negatives."""
 
     train: tuple[str, ...] = Field(min_length=1, description="Training examples, with or without negatives.")
-    teacher: str = Field(description="Path or hub id of the teacher; for sparse, a name that --encoder takes.")
+    teacher: tuple[str, ...] = Field(
+        min_length=1,
+        description="Path or hub id of the teacher; for sparse, a name that --encoder takes; or a file of scores, a "
+        "TREC run or JSON lines; KIND=NAME for another kind than `kind`. Of several the mean counts, each brought "
+        "first to 0 to 1 over a query's documents (min-max).",
+    )
     kind: Literal["cross-encoder", "sentence-transformers", "sparse"] = Field(
         default="cross-encoder",
         description="cross-encoder; sentence-transformers, whose similarity is the one that the model names; or "
@@ -135,6 +150,17 @@ class ScoreConfig(PhaseConfig):
         description="Maximum number of tokens of a text or pair; by default the teacher's own limit.",
     )
     trust_remote_code: bool = Field(default=False, description="Whether code that comes with the teacher may run.")
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        """Take one teacher for a list of one."""
+        return (str(given),) if isinstance(given, str | Path) else given
+
+    @property
+    def name(self) -> str:
+        """The teachers' names, for messages."""
+        return ", ".join(self.teacher)
 
 
 CONFIGS: dict[str, type[PhaseConfig]] = {

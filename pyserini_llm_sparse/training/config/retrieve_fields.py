@@ -146,13 +146,16 @@ class RetrieveSettings(ModelConfig):
         return (str(given),) if isinstance(given, str | Path) else given
 
     @property
-    def dev_sets(self) -> list[tuple[str, str]]:
-        """Directory and split of each development set."""
-        named = [(name, *name.rpartition("#")) for name in self.dev or ()]
-        return [
-            (path, split) if mark and Path(path).is_dir() and not Path(name).exists() else (name, self.dev_split)
-            for name, path, mark, split in named
-        ]
+    def dev_sets(self) -> dict[str, tuple[str, str]]:
+        """Directory and split of each development set, under a name of its own."""
+        found: dict[str, tuple[str, str]] = {}
+        for given in self.dev or ():
+            path, mark, split = given.rpartition("#")
+            if not mark or not Path(path).is_dir() or Path(given).exists():
+                path, split = given, self.dev_split
+            name = f"{Path(path).name}, {split}"
+            found[f"{path}, {split}" if name in found else name] = (path, split)
+        return found
 
 
 if TYPE_CHECKING:

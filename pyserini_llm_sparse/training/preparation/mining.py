@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import random
-import shutil
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pyserini_llm_sparse.errors import DataError, UsageError
-from pyserini_llm_sparse.indexing.lucene import Hit, LuceneIndex, index
-from pyserini_llm_sparse.indexing.lucene.bm25 import BM25Index, index_texts
-from pyserini_llm_sparse.indexing.vectors import encode_corpus
+from pyserini_llm_sparse.files.digests import file_sha256
+from pyserini_llm_sparse.files.lines import open_bytes
+from pyserini_llm_sparse.indexing.lucene import Hit
 from pyserini_llm_sparse.indexing.vectors.identity import corpus_identity
 from pyserini_llm_sparse.plugin import register
 from pyserini_llm_sparse.training.config.fields import MineConfig
@@ -25,11 +23,11 @@ from pyserini_llm_sparse.training.data.examples import Example, example_line
 from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
 from pyserini_llm_sparse.training.preparation.chunked_output import ChunkedOutput, Progress, require_new_output
 from pyserini_llm_sparse.training.preparation.mining_store import MiningStore, text_key
+from pyserini_llm_sparse.training.preparation.retrievers import BM25, Retriever, existing_index, opened
 
 if TYPE_CHECKING:
     from pyserini_llm_sparse.encoder import SparseEncoder
 
-BM25 = "bm25"
 CHUNK = 256  # queries searched at a time; each may have a thousand hits
 
 _logger = logging.getLogger(__name__)
@@ -99,11 +97,14 @@ def mine(config: MineConfig, *, overwrite: bool = False, progress: Progress | No
     if config.first_rank > config.hits:
         raise UsageError(f"first_rank: {config.first_rank}: beyond the {config.hits} hits; lower it, or raise hits")
     encoder = None
+    if config.encoder != BM25 and config.run is not None:
+        raise UsageError(f"run: {config.run}: nothing is searched, so encoder: {config.encoder} has no use; name one")
+    folder = existing_index(config)
     if config.encoder != BM25:
         from pyserini_llm_sparse.encoder import SparseEncoder
 
         encoder = SparseEncoder.load(config.encoder)
-    with ChunkedOutput(config.output, _identity(config, encoder), overwrite) as output:
+    with ChunkedOutput(config.output, _identity(config, encoder, folder), overwrite) as output:
         if not MiningStore.is_built(output.work):
             MiningStore.build(output.work, _examples(config), _examples(config), config.corpus)
         with MiningStore(output.work) as store:
@@ -112,7 +113,7 @@ def mine(config: MineConfig, *, overwrite: bool = False, progress: Progress | No
                     f"{config.corpus}: holds none of the positives: least_margin compares with their scores; add them, "
                     "or leave least_margin out"
                 )
-            with _opened(config, encoder, output.work, store) as retriever:
+            with opened(config, encoder, output.work, store, folder) as retriever:
                 chunks = _mine_chunks(config, store, retriever, output, progress or (lambda count, now: None))
             documents = store.documents
         counts = output.finish(chunks)
@@ -155,68 +156,27 @@ def _examples(config: MineConfig) -> Iterator[Example]:
     return itertools.chain.from_iterable(map(read_examples, config.train))
 
 
-def _identity(config: MineConfig, encoder: SparseEncoder | None) -> dict[str, Any]:
+def _identity(config: MineConfig, encoder: SparseEncoder | None, folder: Path | None) -> dict[str, Any]:
     """All that the output depends on."""
     return {
         "phase": "mine",
         **config.model_dump(mode="json", exclude={"output", "threads"}),
         "train": source_fingerprints(config.train),
         "corpus": config.corpus and [file.model_dump() for file in corpus_identity(config.corpus)],
+        # Lucene names the segments of an index at random, so that the list of them names the index.
+        "index": folder and [file_sha256(path) for path in sorted(folder.glob("segments_*"))],
+        "run": config.run and _digest(Path(config.run)),
         "spec": encoder and encoder.spec.model_dump(mode="json"),
     }
 
 
-class _Retriever(Protocol):
-    """Searches many queries at once."""
-
-    def search(self, queries: Mapping[str, str], hits: int) -> Mapping[str, Sequence[Hit]]:
-        """Return the best hits of each query by its id; one that finds nothing may be missing."""
-
-
-@dataclass
-class _BM25Retriever:
-    index: BM25Index
-    threads: int
-
-    def search(self, queries: Mapping[str, str], hits: int) -> Mapping[str, Sequence[Hit]]:
-        return self.index.search_batch(queries, hits, self.threads)
-
-
-@dataclass
-class _EncoderRetriever:
-    index: LuceneIndex
-    encoder: SparseEncoder
-    threads: int
-
-    def search(self, queries: Mapping[str, str], hits: int) -> Mapping[str, Sequence[Hit]]:
-        impacts = self.encoder.query_impacts(list(queries.values()))
-        vectors = {name: vector for name, vector in zip(queries, impacts, strict=True) if vector}
-        return self.index.search_batch(vectors, hits, self.threads) if vectors else {}
-
-
-@contextlib.contextmanager
-def _opened(config: MineConfig, encoder: SparseEncoder | None, work: Path, store: MiningStore) -> Iterator[_Retriever]:
-    """Index the documents unless that is done already, and open the index."""
-    path, done, vectors = work / "index", work / "index.done", work / "vectors"
-    if not done.exists():
-        _logger.info("%s: indexing %d documents", config.output, store.documents)
-        if encoder is None:
-            index_texts(store.folder, path, threads=config.threads, count=store.documents)
-        else:
-            encode_corpus(encoder, store.folder, vectors)
-            index(vectors, path, threads=config.threads)
-        done.touch()
-        shutil.rmtree(vectors, ignore_errors=True)
-    if encoder is None:
-        with BM25Index(path) as texts:
-            yield _BM25Retriever(texts, config.threads)
-    else:
-        with LuceneIndex(path) as impacts:
-            yield _EncoderRetriever(impacts, encoder, config.threads)
+def _digest(path: Path) -> str:
+    open_bytes(path).close()  # says that it is not there
+    return file_sha256(path)
 
 
 def _mine_chunks(
-    config: MineConfig, store: MiningStore, retriever: _Retriever, output: ChunkedOutput, progress: Progress
+    config: MineConfig, store: MiningStore, retriever: Retriever, output: ChunkedOutput, progress: Progress
 ) -> int:
     """Mine the chunks that are not done. Returns the number of all chunks."""
     examples = enumerate(_examples(config))
@@ -226,12 +186,12 @@ def _mine_chunks(
         if output.done(chunk):
             progress(len(numbered), False)
             continue
-        found = retriever.search({str(number): example.query for number, example in numbered}, config.hits)
+        found = retriever.search({str(number): example for number, example in numbered}, config.hits)
         lines, counts = [], Counter({"examples": len(numbered)})
         for number, example in numbered:
             hits = found.get(str(number), ())
             relevant = store.relevant_ids(example.query)
-            ids, texts = _drawn(config, store, number, example, candidates(
+            ids, texts = _drawn(config, store, retriever, number, example, candidates(
                 hits, relevant, config.first_rank, config.least_margin
             ))  # fmt: skip
             lines.append(example_line(replace(
@@ -247,19 +207,27 @@ def _mine_chunks(
 
 
 def _drawn(
-    config: MineConfig, store: MiningStore, number: int, example: Example, allowed: list[str]
+    config: MineConfig, store: MiningStore, retriever: Retriever, number: int, example: Example, allowed: list[str]
 ) -> tuple[list[str], list[str]]:
     """Draw negatives of different texts, by the seed and the example's number. Returns their ids and texts."""
     random.Random(f"{config.seed} {number}").shuffle(allowed)
-    seen = {text_key(example.query)}
+    seen = {text_key(example.query), *store.relevant_texts(example.query)}
+    elsewhere = config.corpus is None and config.index is not None
     ids: list[str] = []
     texts: list[str] = []
     for identifier in allowed:
         if len(ids) == config.negatives:
             break
-        key, offset = store.document(identifier)
+        text = retriever.text(identifier) if elsewhere else store.text_of(identifier)
+        if text is None:
+            where = config.index if elsewhere else config.corpus or "the examples' positives"
+            raise DataError(
+                f"{config.run or config.index}: document {identifier!r} was found, and {where} has no text of it; name "
+                "the corpus that was searched"
+            )
+        key = text_key(text)
         if key not in seen:
             seen.add(key)
             ids.append(identifier)
-            texts.append(store.text(offset))
+            texts.append(text)
     return ids, texts

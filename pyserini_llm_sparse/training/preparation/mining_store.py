@@ -103,14 +103,19 @@ class MiningStore:
         rows = self._database.execute("SELECT id FROM relevant WHERE query_key = ?", (text_key(query),))
         return {identifier for (identifier,) in rows}
 
-    def document(self, identifier: str) -> tuple[bytes, int]:
-        """Return the key of a document's text, and the place of the text."""
-        row = self._database.execute("SELECT text_key, offset FROM documents WHERE id = ?", (identifier,)).fetchone()
-        return row[0], row[1]
+    def relevant_texts(self, query: str) -> set[bytes]:
+        """Return the keys of their texts."""
+        rows = self._database.execute(
+            "SELECT text_key FROM relevant JOIN documents USING (id) WHERE query_key = ?", (text_key(query),)
+        )
+        return {key for (key,) in rows}
 
-    def text(self, offset: int) -> str:
-        """Return the text at a place."""
-        self._texts.seek(offset)
+    def text_of(self, identifier: str) -> str | None:
+        """Return the text of a document; None if there is none of this id."""
+        row = self._database.execute("SELECT offset FROM documents WHERE id = ?", (identifier,)).fetchone()
+        if row is None:
+            return None
+        self._texts.seek(row[0])
         return str(orjson.loads(self._texts.readline())["contents"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -29,9 +30,9 @@ class CrossEncoderTeacher:
 
     def __init__(self, config: ScoreConfig) -> None:
         library = _sentence_transformers(config.kind)
-        with _loading_errors(config.teacher):
+        with _loading_errors(config.name):
             self._model = library.CrossEncoder(
-                config.teacher, max_length=config.max_length, trust_remote_code=config.trust_remote_code
+                config.name, max_length=config.max_length, trust_remote_code=config.trust_remote_code
             )
         _require_one_score(self._model, config)
         self._batch_size = config.batch_size
@@ -52,8 +53,8 @@ class SentenceTransformersTeacher:
 
     def __init__(self, config: ScoreConfig) -> None:
         library = _sentence_transformers(config.kind)
-        with _loading_errors(config.teacher):
-            self._model = library.SentenceTransformer(config.teacher, trust_remote_code=config.trust_remote_code)
+        with _loading_errors(config.name):
+            self._model = library.SentenceTransformer(config.name, trust_remote_code=config.trust_remote_code)
         if config.max_length is not None:
             limit = self._model.max_seq_length
             self._model.max_seq_length = min(config.max_length, limit or config.max_length)
@@ -78,7 +79,7 @@ class SparseTeacher:
         from pyserini_llm_sparse.encoder import SparseEncoder
 
         options: dict[str, Any] = {"trust_remote_code": True} if config.trust_remote_code else {}
-        self._encoder = SparseEncoder.load(config.teacher, **options)
+        self._encoder = SparseEncoder.load(config.name, **options)
         self._batch_size = config.batch_size
         spec, most = self._encoder.spec, config.max_length
         self._query_length = min(most or spec.query_max_length, spec.query_max_length)
@@ -104,8 +105,24 @@ _KINDS: dict[str, Callable[[ScoreConfig], Teacher]] = {
 }
 
 
+def each_teacher(config: ScoreConfig) -> list[ScoreConfig]:
+    """Return the settings for each teacher alone, with the kind that its name may say."""
+    found = []
+    for name in config.teacher:
+        kind, equals, rest = name.partition("=")
+        named = {"kind": kind, "teacher": (rest,)} if equals and kind in _KINDS else {"teacher": (name,)}
+        found.append(config.model_copy(update=named))
+    return found
+
+
+def score_file(config: ScoreConfig) -> Path | None:
+    """Return the file of scores that a single teacher is; None for a model."""
+    path = Path(config.name)
+    return path if path.is_file() else None
+
+
 def load_teacher(config: ScoreConfig) -> Teacher:
-    """Load the teacher that a run names.
+    """Load the model of a single teacher.
 
     Raises:
         PrerequisiteError: sentence-transformers is not installed, and the kind needs it.
@@ -152,16 +169,16 @@ def _require_one_score(model: Any, config: ScoreConfig) -> None:
     if not has_head and len(list(model.children())) < 2 and not config.trust_remote_code:
         found = ", ".join(architectures) or "unknown"
         raise DataError(
-            f"{config.teacher}: no cross-encoder: its architecture is {found}, without a head for a score; choose a "
+            f"{config.name}: no cross-encoder: its architecture is {found}, without a head for a score; choose a "
             "re-ranker, or another kind"
         )
     if model.num_labels != 1:
         raise DataError(
-            f"{config.teacher}: scores {model.num_labels} classes, not one relevance; choose a re-ranker of one score"
+            f"{config.name}: scores {model.num_labels} classes, not one relevance; choose a re-ranker of one score"
         )
     limit = getattr(model.config, "max_position_embeddings", None)
     if config.max_length is not None and limit is not None and config.max_length > limit:
-        raise UsageError(f"max_length: {config.max_length}: {config.teacher} reads at most {limit} tokens; lower it")
+        raise UsageError(f"max_length: {config.max_length}: {config.name} reads at most {limit} tokens; lower it")
 
 
 _Item = TypeVar("_Item", bound=Hashable)

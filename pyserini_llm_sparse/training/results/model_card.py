@@ -143,7 +143,7 @@ def _evaluated(record: TrainingRecord, task: str) -> list[EvalResult]:
     config = record.config
     dataset, split = "held-out text", None
     if isinstance(config, RetrieveConfig):
-        sets = config.dev_sets
+        sets = list(config.dev_sets.values())
         dataset = ", ".join(Path(path).name for path, _ in sets) or "development set"
         split = ", ".join(dict.fromkeys(split for _, split in sets)) or None
     return [
@@ -163,7 +163,7 @@ def _evaluated(record: TrainingRecord, task: str) -> list[EvalResult]:
 
 def _development_sets(config: ModelConfig) -> str:
     """Return the names of the development sets with their splits; nothing if there is none."""
-    sets = config.dev_sets if isinstance(config, RetrieveConfig) else []
+    sets = config.dev_sets.values() if isinstance(config, RetrieveConfig) else ()
     return "; ".join(f"{Path(path).name}, {split}" for path, split in sets)
 
 
