@@ -67,7 +67,7 @@ def finish(
     config, seconds, made = trainer.run_config, folder.seconds(), list[Change]()
     if trainer.accelerator.is_main_process:
         if isinstance(measures, Measures) and measures:
-            made = changes(load_start(folder.path), measures.by_query)
+            made = changes(load_start(folder.start_measures), measures.by_query)
         kept = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
         _warn(config, measures, made, kept)
         record = TrainingRecord(

@@ -106,7 +106,7 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
             for name, development in developments.items()
         })  # fmt: skip
         if not trainer.state.global_step and trainer.is_world_process_zero():
-            save_start(run.folder.path, found.by_query)
+            save_start(run.folder.start_measures, found.by_query)
         return found
 
     trainer = RetrievalTrainer(

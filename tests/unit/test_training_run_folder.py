@@ -94,6 +94,8 @@ def test_a_finished_run_leaves_its_logs_and_no_state(tmp_path: Path) -> None:
     folder = begun(RunFolder(config(tmp_path)))
     with_checkpoints(folder, checkpoint_5="{}")
     (folder.path / "logs").mkdir()
+    (folder.path / "start").mkdir()
+    folder.start_measures.write_text("{}", encoding="utf-8")
     folder.finish()
     assert [path.name for path in folder.path.iterdir()] == ["logs"]
     RunFolder(config(tmp_path, seed=7)).prepare(overwrite=False)

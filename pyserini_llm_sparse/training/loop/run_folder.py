@@ -21,7 +21,7 @@ from pyserini_llm_sparse.files.work import LOCK, Work, load, remove_lock, requir
 from pyserini_llm_sparse.training.config.arguments import LOGS
 from pyserini_llm_sparse.training.config.fields import ModelConfig
 from pyserini_llm_sparse.training.loop.identity import known_of_both, run_settings
-from pyserini_llm_sparse.training.loop.start import FOLDER
+from pyserini_llm_sparse.training.loop.start import FOLDER, MEASURES
 
 STATE_FILE = "run.json"
 
@@ -41,6 +41,11 @@ class RunFolder:
         self.path = config.output.parent / f"{config.output.name}.run"
         self._config = config
         self._work = _of_this_process.get(self.path.absolute()) or Work(config.output, self.path)
+
+    @property
+    def start_measures(self) -> Path:
+        """The file of what was measured before the first step."""
+        return self.path / MEASURES
 
     def digests(self) -> KnownDigests:
         """Return the digests of files that this run knows already from before a stop."""
@@ -87,6 +92,8 @@ class RunFolder:
             state, goes_on = self._state(), self.last_checkpoint() is not None
             for name in () if goes_on else (LOGS, FOLDER):
                 shutil.rmtree(self.path / name, ignore_errors=True)
+            if not goes_on:
+                (self.path / MEASURES).unlink(missing_ok=True)
             self._write(
                 {
                     "config": self._config.model_dump(mode="json"),
@@ -111,7 +118,8 @@ class RunFolder:
 
     def finish(self) -> None:
         """Free the disk of what a finished run does not need; the logs stay."""
-        (self.path / STATE_FILE).unlink(missing_ok=True)
+        for name in (STATE_FILE, MEASURES):
+            (self.path / name).unlink(missing_ok=True)
         for folder in (self.path / FOLDER, *self.path.glob("checkpoint-*")):
             shutil.rmtree(folder, ignore_errors=True)
         remove_lock(self.path / LOCK)

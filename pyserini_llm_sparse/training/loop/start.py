@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-FOLDER = "start"  # in the run's folder, of its trained weights
+# In the run's folder: its trained weights, and the measures of each query.
+FOLDER, MEASURES = "start", "start.json"
 
 
 class MeasuredAtStart(TrainerCallback):

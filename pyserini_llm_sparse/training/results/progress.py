@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pyserini_llm_sparse.files.atomic import atomic_file
 from pyserini_llm_sparse.files.work import load
 
-FILE = "start.json"  # in the run's folder, of the measures of each query before training
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _SEED = 7
@@ -78,15 +77,15 @@ def changes(before: ByQuery, after: ByQuery) -> list[Change]:
     return found
 
 
-def save_start(folder: Path, by_query: ByQuery) -> None:
+def save_start(path: Path, by_query: ByQuery) -> None:
     """Keep the measures of each query before training, for a run that is stopped and goes on."""
-    with atomic_file(folder / FILE) as stream:
+    with atomic_file(path) as stream:
         stream.write(orjson.dumps({name: [one.tolist() for one in values] for name, values in by_query.items()}))
 
 
-def load_start(folder: Path) -> ByQuery:
+def load_start(path: Path) -> ByQuery:
     """Return what `save_start` kept; nothing if it has not."""
-    return load(folder / FILE, _parsed) or {}
+    return load(path, _parsed) or {}
 
 
 def _parsed(content: bytes) -> dict[str, list[NDArray[np.float64]]]:
