@@ -23,7 +23,7 @@ from pyserini_llm_sparse.training.data.drawing import usable_examples
 from pyserini_llm_sparse.training.data.packing import adaptation_data
 from pyserini_llm_sparse.training.data.sources import read_examples, source_fingerprints
 from pyserini_llm_sparse.training.loop.identity import stands_on
-from pyserini_llm_sparse.training.loop.processes import in_first_process
+from pyserini_llm_sparse.training.loop.processes import in_first_process, of_first_process
 from pyserini_llm_sparse.training.loop.run_folder import RunFolder
 from pyserini_llm_sparse.training.loop.trainer import AdaptationTrainer, RetrievalTrainer
 from pyserini_llm_sparse.training.outcome import RunReport, finish, trained_model
@@ -49,7 +49,7 @@ def adapt(config: AdaptConfig, overwrite: bool = False) -> RunReport:
     """
     checkpoint = starting_checkpoint(config)
     run = _prepared(config, checkpoint, overwrite, {"texts": config.texts}, evaluates=config.held_out_texts > 0)
-    training, held_out, collator = adaptation_data(config, checkpoint)
+    training, held_out, collator = adaptation_data(config, checkpoint, of_first_process(run.data))
     model = build_adaptation_model(config, checkpoint)
     run.begin()
     trainer = AdaptationTrainer(

@@ -9,7 +9,6 @@ here; with ZeRO-3 the output layer's weight is used outside its module, which De
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -17,58 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from accelerate.utils import load_fsdp_model, save_fsdp_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
-from pyserini_llm_sparse.errors import DataError, PrerequisiteError, ResourceError, RunError, UsageError
+from pyserini_llm_sparse.errors import DataError, ResourceError, RunError, UsageError
 from pyserini_llm_sparse.files.atomic import disk_errors
 from pyserini_llm_sparse.training.config.arguments import LOGS
 from pyserini_llm_sparse.training.config.fields import ModelConfig
 from pyserini_llm_sparse.training.data.batching import ExampleDataset
 from pyserini_llm_sparse.training.data.sampling import EpochDataset, EpochSampler
+from pyserini_llm_sparse.training.loop.ending import StopAfter, is_at_its_end
+from pyserini_llm_sparse.training.loop.known_trainer import require_known_trainer
 from pyserini_llm_sparse.training.loop.start import FOLDER, MeasuredAtStart
 from pyserini_llm_sparse.training.retriever.model import TrainableModel
 
 WEIGHTS = "model.safetensors"  # the name by which the Trainer recognises a checkpoint
 
 _logger = logging.getLogger(__name__)
-
-# What is overridden, with the parameters that the overriding methods count on.
-_OVERRIDDEN = {
-    "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
-    "training_step": ("model", "inputs", "num_items_in_batch"),
-    "evaluate": ("eval_dataset", "ignore_keys", "metric_key_prefix"),
-    "log": ("logs", "start_time"),
-    "_determine_best_metric": ("metrics", "trial"),
-    "_get_train_sampler": ("train_dataset",),
-    "_save_checkpoint": ("model", "trial"),
-    "_save": ("output_dir", "state_dict"),
-    "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
-    "_load_best_model": (),
-}
-
-
-def require_known_trainer() -> None:
-    """Refuse a transformers whose Trainer is not the one that this module was written for.
-
-    Raises:
-        PrerequisiteError: A method is missing or has other parameters.
-    """
-    for name, wanted in _OVERRIDDEN.items():
-        method = getattr(Trainer, name, None)
-        found = tuple(inspect.signature(method).parameters)[1:] if method else ("missing",)
-        if found != wanted:
-            raise PrerequisiteError(
-                f"transformers {transformers.__version__}: Trainer.{name} is not as this package knows it (parameters "
-                f"{', '.join(found) or 'none'}, expected {', '.join(wanted) or 'none'}); install transformers 5.23"
-            )
 
 
 class PhaseTrainer(Trainer):
@@ -101,7 +71,7 @@ class PhaseTrainer(Trainer):
         early = config.early_stopping_patience
         stopping: list[Any] = [EarlyStoppingCallback(early)] if early is not None else []
         if config.stop_after_steps is not None:
-            stopping.append(_StopAfter(config.stop_after_steps))
+            stopping.append(StopAfter(config.stop_after_steps))
         super().__init__(
             model=model,
             args=args,
@@ -148,7 +118,7 @@ class PhaseTrainer(Trainer):
             last: The newest checkpoint; None if there is none.
         """
         state = None if last is None else TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
-        if state is None or not _is_at_its_end(state, self.run_config.stop_after_steps):
+        if state is None or not is_at_its_end(state, self.run_config.stop_after_steps):
             self.train(resume_from_checkpoint=last)
         elif self.is_fsdp_enabled or self.is_deepspeed_enabled:
             _logger.warning("%s: is the end, but what is sharded can only be loaded by training one step more", last)
@@ -298,22 +268,3 @@ class PhaseTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-
-class _StopAfter(TrainerCallback):
-    """Ends a run before its schedule does."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        if state.global_step >= self._steps:
-            control.should_training_stop = True
-
-
-def _is_at_its_end(state: TrainerState, stop_after: int | None) -> bool:
-    """Tell whether a checkpoint's state is that of the last step, be it the last one planned or an early stop."""
-    callbacks: Any = state.stateful_callbacks or {}  # typed as what it is before it is saved
-    control = callbacks.get("TrainerControl", {})
-    last = min(state.max_steps, stop_after or state.max_steps)
-    return state.global_step >= last or bool(control.get("args", {}).get("should_training_stop"))

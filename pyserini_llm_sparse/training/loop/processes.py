@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from pyserini_llm_sparse.errors import LlmSparseError
+
+T = TypeVar("T")
+
+
+def of_first_process(value: T) -> T:
+    """Return, in all processes, what the first one gives."""
+    shared = [value]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(shared)
+    return shared[0]
 
 
 def in_first_process(act: Callable[[], None]) -> None:
