@@ -1,4 +1,4 @@
-"""Where a run ends: after some of the steps of its schedule, or at a checkpoint that is its end already."""
+"""The end of a run: after some of the steps of its schedule, or at a checkpoint that is its end already."""
 
 from __future__ import annotations
 
