@@ -298,8 +298,15 @@ def test_the_run_ends_with_the_best_checkpoint_and_early(tmp_path: Path) -> None
     best = run.finished_model().trained_weights()  # type: ignore[union-attr]
     assert all(torch.equal(best[name], kept[2][name]) for name in best)
     assert not all(torch.equal(best[name], kept[4][name]) for name in best)
-    # Killed before its result was there, it does not go on after the early stop.
-    again = trainer(config, tmp_path / "run", evaluator=evaluator)
+
+
+def test_killed_before_its_result_was_there_a_run_does_not_go_on_after_its_early_stop(tmp_path: Path) -> None:
+    scores = iter([0.1, 0.2, 0.5, 0.3, 0.2])
+    config = run_config(tmp_path, early_stopping_patience=2, trainer={"eval_steps": 1, "save_steps": 1, "max_steps": 6})
+    run = trainer(config, tmp_path / "run", evaluator=lambda model: {"nDCG@10": next(scores)})
+    run.train()
+    best = run.finished_model().trained_weights()  # type: ignore[union-attr]
+    again = trainer(config, tmp_path / "run", evaluator=lambda model: {"nDCG@10": next(scores)})
     again.go_on(str(tmp_path / "run" / "checkpoint-4"))
     assert again.state.global_step == 4
     found = again.finished_model().trained_weights()  # type: ignore[union-attr]
