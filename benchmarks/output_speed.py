@@ -66,6 +66,7 @@ class FreeEncoder:
 
         self.spec = EncodingSpec(attention="causal", impact_factor=FACTOR)
         self.vocabulary = TermVocabulary(tokens())
+        self.checkpoint = SimpleNamespace(made_by=None)
         self.loader = SimpleNamespace(precision="none")
         self.tokenization = SimpleNamespace(truncated_documents=0)
         self.engine = None

@@ -219,6 +219,8 @@ class _Lines:
 
 
 def _progress_line(done: int, total: int | None, unit: str, speed: float) -> str:
+    if not done:
+        return f"no {unit} yet"  # a model is loaded, say, or an index made
     of_all = f" of {total:,}" if total else ""
     how_fast = f", {speed:,.1f} a second" if speed else ""
     left = f", {duration((total - done) / speed)} left" if speed and total and total > done else ""

@@ -56,7 +56,7 @@ def joined_fields(record: dict[str, Any], fields: Sequence[str] | None, identifi
     if not fields and present == ["title"] and (others := _beside(record)):
         raise RecordProblem(
             f"title without text, beside {' and '.join(others)}",
-            "it is not said what the text is",
+            "it does not say which field is the text",
             f"name the fields, such as --fields title,{','.join(others)}, or --fields title for the title alone",
             identifier,
         )

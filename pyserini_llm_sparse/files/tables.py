@@ -77,8 +77,8 @@ def _csv_records(path: Path) -> Iterator[Any]:
         for record in reader:
             if None in record or None in record.values():
                 raise DataError(
-                    f"{at(path, reader.line_num)}: another number of fields than the header has: it is not said which "
-                    "is missing; correct the line"
+                    f"{at(path, reader.line_num)}: a different number of fields from the header: "
+                    "which one is missing cannot be told; correct the line"
                 )
             yield record
     except (csv.Error, UnicodeDecodeError) as error:

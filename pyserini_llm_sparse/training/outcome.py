@@ -43,7 +43,8 @@ class RunReport:
         found = "".join(f", {name} {value:.4f}" for name, value in list(self.measures.items())[:1])
         for change in self.changes[:1]:
             found = f", {change.shown()} over {change.queries:,} queries"
-        return f"{self.output}: trained {self.steps:,} steps in {self.seconds / 60:.1f} min{found}"
+        steps = "1 step" if self.steps == 1 else f"{self.steps:,} steps"
+        return f"{self.output}: trained {steps} in {self.seconds / 60:.1f} min{found}"
 
 
 def trained_model(trainer: AdaptationTrainer | RetrievalTrainer, checkpoint: Checkpoint) -> Any:

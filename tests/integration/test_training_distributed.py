@@ -44,7 +44,8 @@ def test_two_processes_train_as_one_with_the_doubled_batch(
     assert distance(load_file(results / name / "gradient.safetensors"), first.gradient) < 1e-5
     # Adam divides a gradient by its size, and thereby makes much of rounding where it is next to nothing.
     tolerance = 1e-5 if alone.args.optim == "sgd" else 1e-4
-    assert facts(results, name)["losses"] == pytest.approx(logged(alone), rel=tolerance)
+    # Other groups of similar length round otherwise, which three steps make a little more of.
+    assert facts(results, name)["losses"] == pytest.approx(logged(alone), rel=5 * tolerance)
     assert len(set(logged(alone))) == 4
     finished = alone.finished_model()
     assert finished is not None

@@ -27,10 +27,11 @@ while True:
     time.sleep(0.02)
 """
 PARENT = """
-import subprocess, sys
+import signal, subprocess, sys
 from pathlib import Path
 from pyserini_llm_sparse.cli import app
 from pyserini_llm_sparse.regressions.run.steps import Step
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has ignored, and then so do we
 app.app.command("step")(lambda: Step("busy", Path(sys.argv[1]) / "step", ("busy", sys.argv[1] + "/first")).run())
 sys.exit(app.main(["step"]))
 """

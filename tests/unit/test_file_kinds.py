@@ -72,7 +72,7 @@ def test_parquet_is_read_as_records(tmp_path: Path) -> None:
 
 def test_what_is_wrong_in_a_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("id,text\n1,x,y\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"c\.csv:2: another number of fields than the header has"):
+    with pytest.raises(DataError, match=r"c\.csv:2: a different number of fields from the header"):
         read(tmp_path / "c.csv")
     (tmp_path / "a.json").write_text('[\n{"id": "1", "text": "x"},\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.json: broken JSON array"):

@@ -27,7 +27,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()
     )
     if missing or (place.type == "mps" and not torch.backends.mps.is_available()):
-        raise ResourceError(f"device {device}: not there: torch {torch.__version__} sees no such device; use cpu")
+        raise ResourceError(f"device {device}: not available: torch {torch.__version__} sees no such device; use cpu")
     return place
 
 
