@@ -16,14 +16,7 @@ import typer
 
 from pyserini_llm_sparse.cli import doctor, encode, encode_queries, explain, export, index, push, regress, search, train
 from pyserini_llm_sparse.cli.console import PROGRAM, examples, say
-from pyserini_llm_sparse.errors import (
-    TRACEBACK,
-    LlmSparseError,
-    PartialError,
-    explained,
-    first_line,
-    wants_traceback,
-)
+from pyserini_llm_sparse.errors import TRACEBACK, LlmSparseError, PartialError, explained, first_line, wants_traceback
 from pyserini_llm_sparse.plugin import register
 from pyserini_llm_sparse.plugin.patches.environment import share_cores
 from pyserini_llm_sparse.system import LOGGER

@@ -29,14 +29,7 @@ from pyserini_llm_sparse.files.folders import TSV_SUFFIXES, corpus_files, tell_l
 from pyserini_llm_sparse.files.irds import IRDS, count_irds, entry_text, irds_entries
 from pyserini_llm_sparse.files.lines import bare_suffix, read_lines
 from pyserini_llm_sparse.files.notes import Notes
-from pyserini_llm_sparse.files.records import (
-    Document,
-    Record,
-    RecordProblem,
-    checked_id,
-    checked_text,
-    record_id,
-)
+from pyserini_llm_sparse.files.records import Document, Record, RecordProblem, checked_id, checked_text, record_id
 from pyserini_llm_sparse.files.tables import is_table
 from pyserini_llm_sparse.files.walk import is_file
 

@@ -13,14 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from pyserini_llm_sparse.errors import (
-    FULL_DISK,
-    DataError,
-    LlmSparseError,
-    PrerequisiteError,
-    ResourceError,
-    one_line,
-)
+from pyserini_llm_sparse.errors import FULL_DISK, DataError, LlmSparseError, PrerequisiteError, ResourceError, one_line
 from pyserini_llm_sparse.files.fields import TITLE_AND_TEXT, joined_fields
 from pyserini_llm_sparse.files.records import RecordProblem
 

@@ -14,13 +14,16 @@ import pytest
 import typer.main
 
 from pyserini_llm_sparse.cli.app import app
+from pyserini_llm_sparse.modelling.names import EMBEDDED
 from tests.commands import Pyserini
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
 OWN_COLLECTION = GUIDES / "your-own-collection.md"
+OWN_PAIRS = GUIDES / "csplade-own-pairs.md"
 SCIFACT = GUIDES / "csplade-scifact.md"
 MSMARCO = GUIDES / "csplade-msmarco-v1-passage.md"
 CLAIMS = 10  # of SciFact's, with the documents that are judged for them
+TRAINING_CLAIMS = 44  # two steps of sixteen pairs, and a few for development
 EXPLAINED = "94"  # the claim whose document the guide explains
 
 each_guide = pytest.mark.parametrize("page", sorted(GUIDES.glob("*.md")), ids=lambda page: page.stem)
@@ -67,15 +70,20 @@ def test_the_guide_to_your_own_collection_runs_as_it_is_written(pyserini: Pyseri
     assert of_jsonl == of_tsv and len(of_tsv) == 12
 
 
-def cut_scifact(data: Path, folder: Path) -> None:
-    """Write what the guide unpacks, with a few claims and the documents that are judged for them."""
+def cut_scifact(data: Path, folder: Path, *splits: str) -> None:
+    """Write what the guide unpacks, with a few claims of each split and the documents that are judged for them."""
     original = data / "scifact"
     (folder / "qrels").mkdir(parents=True)
-    lines = (original / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()
-    claims = [*list(dict.fromkeys(line.split("\t")[0] for line in lines[1:]))[-CLAIMS:], EXPLAINED]
-    judged = [line for line in lines[1:] if line.split("\t")[0] in claims]
-    (folder / "qrels" / "test.tsv").write_text("\n".join([lines[0], *judged, ""]), encoding="utf-8")
-    documents = {line.split("\t")[1] for line in judged}
+    claims: list[str] = []
+    documents: set[str] = set()
+    for split in splits:
+        lines = (original / "qrels" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()
+        all_claims = list(dict.fromkeys(line.split("\t")[0] for line in lines[1:]))
+        chosen = all_claims[-TRAINING_CLAIMS:] if split == "train" else [*all_claims[-CLAIMS:], EXPLAINED]
+        judged = [line for line in lines[1:] if line.split("\t")[0] in chosen]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join([lines[0], *judged, ""]), encoding="utf-8")
+        claims += chosen
+        documents |= {line.split("\t")[1] for line in judged}
     with gzip.open(original / "corpus.jsonl.gz", "rt", encoding="utf-8") as stream:
         corpus = [line for line in stream if json.loads(line)["_id"] in documents]
     (folder / "corpus.jsonl").write_text("".join(corpus), encoding="utf-8")
@@ -86,7 +94,7 @@ def cut_scifact(data: Path, folder: Path) -> None:
 
 @pytest.mark.end_to_end
 def test_the_guide_to_scifact_runs_on_a_part_of_it(pyserini: Pyserini, data: Path, root: Path, tmp_path: Path) -> None:
-    cut_scifact(data, tmp_path / "collections" / "scifact")
+    cut_scifact(data, tmp_path / "collections" / "scifact", "test")
     recipe = (root / "examples" / "regressions" / "scifact.yaml").read_text(encoding="utf-8")
     copy = tmp_path / "examples" / "regressions" / "scifact.yaml"
     copy.parent.mkdir(parents=True)
@@ -99,6 +107,22 @@ def test_the_guide_to_scifact_runs_on_a_part_of_it(pyserini: Pyserini, data: Pat
     assert all(0.8 < value <= 1 for value in measured(printed, "ndcg_cut_10"))
     assert all(value > 0.95 for value in measured(printed, "recall_100"))
     assert re.search(r"^\| bm25 \|", printed, re.M) and re.search(r"^\| csplade \|", printed, re.M)
+
+
+@pytest.mark.end_to_end
+def test_the_guide_to_own_pairs_runs_on_a_part_of_scifact(pyserini: Pyserini, data: Path, tmp_path: Path) -> None:
+    cut_scifact(data, tmp_path / "collections" / "scifact", "train", "test")
+
+    printed = pyserini.session("\n".join(blocks(OWN_PAIRS, "bash")), tmp_path)
+
+    number = r"[+-]?\d\.\d{4}"
+    interval = rf"{number} \[{number}, {number}\] over \d+ queries"
+    assert re.search(rf"tuned/model: trained 2 steps in .* nDCG@10 {number}, {number} before: {interval}", printed)
+    (value,) = measured(printed, "ndcg_cut_10")
+    assert 0.6 < value <= 1  # the documents of the training claims are in the way
+    assert (tmp_path / "tuned" / "model" / "training" / "training.png").is_file()
+    embedded, tuned = (folder / "model.safetensors" for folder in (EMBEDDED, tmp_path / "tuned" / "model"))
+    assert tuned.stat().st_size == embedded.stat().st_size
 
 
 def test_what_the_guide_to_scifact_shows_is_what_the_recipe_expects(root: Path) -> None:
