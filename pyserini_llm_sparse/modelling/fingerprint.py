@@ -47,6 +47,17 @@ def fingerprint(folder: str | Path, tokenizer: TextTokenizer, base: str | Path |
     return f"{weights_fingerprint(folder, tokenizer, base)}+{digest.hexdigest()[:32]}"
 
 
+def tokenizer_content(tokenizer: TextTokenizer) -> bytes:
+    """Return all that decides about a tokenizer's ids: canonical JSON, without truncation and padding."""
+    content = json.loads(tokenizer.backend.to_str())
+    content.pop("truncation", None)
+    content.pop("padding", None)
+    content["special"] = [tokenizer.bos_id, tokenizer.eos_id]
+    if tokenizer.backend.encode_special_tokens:
+        content["split_special_tokens"] = True
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
 def weights_fingerprint(folder: str | Path, tokenizer: TextTokenizer, base: str | Path | None = None) -> str:
     """Name a model's weights and tokenizer: ``sha256:`` and a digest, without reading all of 8 B parameters.
 
@@ -57,14 +68,7 @@ def weights_fingerprint(folder: str | Path, tokenizer: TextTokenizer, base: str 
     Raises:
         DataError: A safetensors file is damaged.
     """
-    digest = hashlib.sha256()
-    content = json.loads(tokenizer.backend.to_str())
-    content.pop("truncation", None)
-    content.pop("padding", None)
-    content["special"] = [tokenizer.bos_id, tokenizer.eos_id]
-    if tokenizer.backend.encode_special_tokens:
-        content["split_special_tokens"] = True
-    digest.update(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    digest = hashlib.sha256(tokenizer_content(tokenizer))
     for place in (folder, *([base] if base else [])):
         tensors = [found for path in _weight_files(Path(place)) for found in _tensors(path)]
         for name, described, samples in sorted(tensors):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pyserini_llm_sparse.files.atomic import atomic_folder, disk_errors
 from pyserini_llm_sparse.files.cache import cache_folder
 from pyserini_llm_sparse.files.work import LOCK
+from pyserini_llm_sparse.modelling.fingerprint import tokenizer_content
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 
 FORMAT = 1  # of an entry, and of how texts are cut into sequences
@@ -54,9 +55,8 @@ def entry_of(data: Sequence[Mapping[str, Any]], tokenizer: TextTokenizer, settin
     facts = [{name: value for name, value in one.items() if name in ("sha256", "revision")} for one in data]
     if not facts or not all(any(one.values()) for one in facts):
         return None
-    special = [tokenizer.bos_id, tokenizer.eos_id, tokenizer.backend.encode_special_tokens]
-    key = json.dumps([FORMAT, facts, special, dict(settings)], sort_keys=True) + tokenizer.backend.to_str()
-    return cache_folder() / "tokens" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    key = json.dumps([FORMAT, facts, dict(settings)], sort_keys=True).encode() + tokenizer_content(tokenizer)
+    return cache_folder() / "tokens" / hashlib.sha256(key).hexdigest()[:32]
 
 
 def kept_tokens(entry: Path | None, make: Callable[[], Tokens]) -> Tokens:
@@ -73,7 +73,7 @@ def kept_tokens(entry: Path | None, make: Callable[[], Tokens]) -> Tokens:
         if (found := _read(entry)) is None:
             made = make()
             _logger.info("%s: tokens kept for later runs, %.1f MB", entry, made.ids.nbytes / 1e6)
-            with atomic_folder(entry) as folder, disk_errors(entry):
+            with atomic_folder(entry) as folder:
                 np.save(folder / _IDS, made.ids)
                 np.save(folder / _ENDS, made.ends)
                 (folder / _COUNTS).write_bytes(orjson.dumps(made.counts))

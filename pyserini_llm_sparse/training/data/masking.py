@@ -17,7 +17,7 @@ from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config.fields import AdaptConfig
 from pyserini_llm_sparse.training.data.kept_tokens import Tokens, kept_tokens
-from pyserini_llm_sparse.training.data.sequences import WHOLE_TEXT, TokenSequences, as_tokens, in_lists
+from pyserini_llm_sparse.training.data.sequences import WHOLE_TEXT, TokenSequences, as_tokens, in_lists, too_few
 from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED
 
 _logger = logging.getLogger(__name__)
@@ -90,11 +90,10 @@ class MaskedTexts(TokenSequences):
             left_over = len(ids) % length
             ends = array("q", range(length, len(ids) + 1, length))
         if not ends:
+            if config.packed:
+                raise too_few(count, left_over, length)
             raise DataError(
-                f"texts: {count} texts of {left_over} tokens: they do not fill one sequence of {length}; "
-                "give more texts, or a smaller sequence_length"
-                if config.packed
-                else f"texts: {count} texts and no token to mask: a text needs two tokens; check what the source holds"
+                f"texts: {count} texts and no token to mask: a text needs two tokens; check what the source holds"
             )
         return as_tokens(ids, ends, texts=count, left_out=left_out, left_over=left_over)
 

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyserini_llm_sparse.errors import DataError
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
@@ -21,7 +20,7 @@ from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config.fields import AdaptConfig
 from pyserini_llm_sparse.training.data.kept_tokens import Tokens, entry_of, kept_tokens
 from pyserini_llm_sparse.training.data.masking import MaskedTexts
-from pyserini_llm_sparse.training.data.sequences import WHOLE_TEXT, TokenSequences, as_tokens, in_lists
+from pyserini_llm_sparse.training.data.sequences import WHOLE_TEXT, TokenSequences, as_tokens, in_lists, too_few
 from pyserini_llm_sparse.training.data.sources import read_texts
 from pyserini_llm_sparse.training.objectives.language_modelling import NOT_PREDICTED
 
@@ -89,10 +88,7 @@ def _packed(texts: Iterable[str], special: TextTokenizer, length: int, vocabular
             ids.extend(pending[start : start + room])
         del pending[:full]
     if not ids:
-        raise DataError(
-            f"texts: {count} texts of {len(pending)} tokens: they do not fill one sequence of {length}; give more "
-            "texts, or a smaller sequence_length"
-        )
+        raise too_few(count, len(pending), length)
     return as_tokens(ids, range(length, len(ids) + 1, length), texts=count, left_over=len(pending))
 
 

@@ -79,6 +79,14 @@ def as_tokens(ids: array[int], ends: array[int] | range, **counts: int) -> Token
     return Tokens(held, np.array(ends, np.int64), counts)
 
 
+def too_few(texts: int, tokens: int, length: int) -> DataError:
+    """Return the error for texts that do not fill one sequence of a length."""
+    return DataError(
+        f"texts: {texts} texts of {tokens} tokens: they do not fill one sequence of {length}; give more texts, or a "
+        "smaller sequence_length"
+    )
+
+
 def in_lists(texts: Iterable[str]) -> Iterator[list[str]]:
     """Yield texts in lists that are tokenised together."""
     some: list[str] = []

@@ -120,7 +120,7 @@ class PhaseTrainer(Trainer):
         state = None if last is None else TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
         if state is None or not is_at_its_end(state, self.run_config.stop_after_steps):
             self.train(resume_from_checkpoint=last)
-        elif self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        elif self.is_sharded:
             _logger.warning("%s: is the end, but what is sharded can only be loaded by training one step more", last)
             self.train(resume_from_checkpoint=last)
         else:
