@@ -273,6 +273,15 @@ def exportable(folder: Path) -> None:
     )  # fmt: skip
 
 
+@_registered
+def folded(folder: Path) -> None:
+    """Terms that tokens of one word share, over texts in lower case."""
+    native(
+        folder, settings=EXPORTABLE, attention="echo", term_folding="surface", text_normalisation="lowercase",
+        excluded_token_ids=(300,),
+    )  # fmt: skip
+
+
 # Scalings of the rotary positions that do not depend on a text's length.
 ROPES: dict[str, dict[str, Any]] = {
     "llama3": {

@@ -20,6 +20,7 @@ from pyserini_llm_sparse.files.outputs import require_folder
 from pyserini_llm_sparse.modelling.contract import checkpoint_spec, warn_of_long_texts
 from pyserini_llm_sparse.modelling.fingerprint import fingerprint
 from pyserini_llm_sparse.modelling.folder import ModelFolder
+from pyserini_llm_sparse.modelling.folding import Folding, fold_surfaces
 from pyserini_llm_sparse.modelling.hub import resolve_folder
 from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
 from pyserini_llm_sparse.modelling.query_table import load_query_term_weights, save_query_term_weights
@@ -61,10 +62,36 @@ class Checkpoint:
 
     @cached_property
     def allowed(self) -> NDArray[np.bool_]:
-        """``[vocabulary]``, true for each id that may become a term: it has a token and is not excluded."""
+        """``[vocabulary]``, true for each id whose logit counts: it has a token and is not excluded."""
         allowed = np.array([token is not None for token in self.tokens])
         allowed[[number for number in self.spec.excluded_token_ids if number < self.vocabulary_size]] = False
         return allowed
+
+    @cached_property
+    def folding(self) -> Folding | None:
+        """Which term each token belongs to; None where each is one of its own."""
+        if self.spec.term_folding == "none":
+            return None
+        return fold_surfaces(self.tokenizer, self.tokens, self.allowed)
+
+    @property
+    def term_names(self) -> list[str | None]:
+        """What the term of each id is called before it is made safe; None for ids that never become one."""
+        if self.folding is not None:
+            return self.folding.names
+        return [token if allowed else None for token, allowed in zip(self.tokens, self.allowed.tolist(), strict=True)]
+
+    def terms_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the ids that stand for the terms of tokens."""
+        return ids if self.folding is None else self.folding.term_of[ids]
+
+    @cached_property
+    def term_weights(self) -> NDArray[np.float32] | None:
+        """`query_term_weights` by terms: 0 for ids that never become one; None if the model encodes the queries."""
+        if self.query_term_weights is None:
+            return None
+        weights = np.where(self.allowed, self.query_term_weights, np.float32(0))
+        return weights if self.folding is None else self.folding.of_table(weights)
 
 
 def load_checkpoint(reference: ModelReference, folder: ModelFolder | None = None) -> Checkpoint:

@@ -70,10 +70,8 @@ class EncodingCore:
 
     @cached_property
     def vocabulary(self) -> TermVocabulary:
-        """The terms; ids that never become one (no token, or excluded) have none."""
-        pairs = zip(self.checkpoint.tokens, self.checkpoint.allowed.tolist(), strict=True)
-        named = [token if allowed else None for token, allowed in pairs]
-        return TermVocabulary(named, self.spec.term_naming)
+        """The terms; ids that never become one (no token, excluded, or folded into another) have none."""
+        return TermVocabulary(self.checkpoint.term_names, self.spec.term_naming)
 
     @property
     def engine(self) -> Engine:
@@ -141,7 +139,8 @@ class EncodingCore:
         of_text = self.spec.replace(pooled_span="text")
         tokenization = Tokenization(self.checkpoint.tokenizer, of_text, self.checkpoint.vocabulary_size)
         ids, span = tokenization.token_ids([text], side)[0]
-        own = {self.vocabulary.terms[token_id] for token_id in ids[span.start : span.stop]}
+        own_ids = self.checkpoint.terms_of(np.array(ids[span.start : span.stop], dtype=np.int64))
+        own = set(self.vocabulary.terms[own_ids])
         ordered = sorted(impacts.items(), key=lambda item: (-item[1], item[0]))
         return [TermImpact(term, impact, term in own) for term, impact in ordered]
 
@@ -155,7 +154,7 @@ class EncodingCore:
             raise UsageError("encoder: one string is given: a list of texts is expected; put it into a list")
         if batch_size < 1:
             raise UsageError(f"encoder: batch size {batch_size}: at least 1 is needed")
-        table = self.checkpoint.query_term_weights if side == "query" else None
+        table = self.checkpoint.term_weights if side == "query" else None
 
         def encode() -> SparseVectors:
             tokenised = self.tokenization.token_ids(texts, side, max_length)
@@ -169,12 +168,12 @@ class EncodingCore:
 
     def _weighed(self, tokenised: list[TokenizedText], table: NDArray[np.float32]) -> SparseVectors:
         """Weight the terms that queries contain from the table, without a model."""
-        allowed_table = np.where(self.checkpoint.allowed, table, np.float32(0))
         rows, weights = [], []
         for ids, pooled in tokenised:
-            terms, counts = np.unique(np.array(ids[pooled.start : pooled.stop], dtype=np.int64), return_counts=True)
+            own = self.checkpoint.terms_of(np.array(ids[pooled.start : pooled.stop], dtype=np.int64))
+            terms, counts = np.unique(own, return_counts=True)
             rows.append(terms)
-            weights.append(allowed_table[terms] * (counts if self.spec.query_term_counts else 1))
+            weights.append(table[terms] * (counts if self.spec.query_term_counts else 1))
         return SparseVectors.from_rows(rows, weights, self.checkpoint.vocabulary_size)
 
     def _modelled(self, tokenised: list[TokenizedText], batch_size: int, top_k: int | None) -> SparseVectors:

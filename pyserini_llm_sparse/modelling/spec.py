@@ -24,6 +24,10 @@ from pyserini_llm_sparse.modelling.names import SPEC_FILE
 MADE_BY = "made_by"  # in a file beside the fields: the name of the model, which defines nothing
 ALLOW_MISMATCH = "PYSERINI_LLM_SPARSE_ALLOW_MISMATCH"  # fields that may differ between encoder and index
 
+# Fields that version 0.1 does not know. At their defaults they are written nowhere, so that it reads such a spec and
+# comes to the same digest.
+LATER_FIELDS = frozenset({"text_normalisation", "term_folding", "calibrated_head"})
+
 Attention = Literal["causal", "echo", "bidirectional"]
 Side = Literal["query", "document"]
 
@@ -65,11 +69,26 @@ class EncodingSpec(BaseModel):
         ge=1,
         description="Maximum number of tokens of a document, counted in the same way.",
     )
+    text_normalisation: Literal["none", "nfkc", "lowercase"] = Field(
+        default="none",
+        description="What is done to a text, but not to its prefix, before it is tokenised: nfkc is Unicode's form of "
+        "that name, lowercase the same and then lower case.",
+    )
     pooled_span: Literal["all", "text"] = Field(
         default="all",
         description="all pools every position; text attends to BOS, EOS and the prefix but does not pool them.",
     )
     excluded_token_ids: tuple[int, ...] = Field(default=(), description="Token ids that never become terms.")
+    term_folding: Literal["none", "surface"] = Field(
+        default="none",
+        description="surface makes one term of all tokens that are the same word but for case, leading space and "
+        "Unicode form; it weighs as much as the heaviest of them.",
+    )
+    calibrated_head: bool = Field(
+        default=False,
+        description="Whether a vector of the model's directory, made by `train calibrate`, is subtracted from each row "
+        "of the output layer, which leaves the language model what it is and makes its logits sparse.",
+    )
     activation: Literal["log1p_relu"] = Field(
         default="log1p_relu", description="Turns the largest logit into a weight: log1p_relu is log(1 + max(x, 0))."
     )
@@ -134,13 +153,19 @@ class EncodingSpec(BaseModel):
         if path.is_dir():
             path = path / SPEC_FILE
         with atomic_file(path) as stream:
-            content = {**self.model_dump(mode="json"), **({MADE_BY: made_by} if made_by else {})}
+            content = {**self._content(), **({MADE_BY: made_by} if made_by else {})}
             stream.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
         return path
 
     def digest(self) -> str:
         """Return the SHA-256 (hexadecimal) of the spec's canonical JSON."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+
+    def _content(self) -> dict[str, Any]:
+        """Return the fields as they are written."""
+        content = self.model_dump(mode="json")
+        defaults = {name: type(self).model_fields[name].default for name in LATER_FIELDS}
+        return {name: value for name, value in content.items() if name not in defaults or value != defaults[name]}
 
     def replace(self, **changes: Any) -> EncodingSpec:
         """Return a spec with some fields changed; values may be text, as from a command line.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyserini_llm_sparse.errors import DataError, UsageError
+from pyserini_llm_sparse.modelling.folding import normalised
 from pyserini_llm_sparse.modelling.spec import EncodingSpec, Side
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 
@@ -53,6 +54,8 @@ class Tokenization:
     Pooled are all positions (of the second copy for echo, then with EOS and without BOS), or with
     ``pooled_span="text"`` those of the text's own tokens. For inference-free queries it is always the latter: a query
     is the terms that it contains.
+
+    ``text_normalisation`` comes first, for the text but not for its prefix.
 
     None and texts without any character but white space have no content: their ``ids`` are empty and their vector is
     empty; the model never sees them, since BOS alone would give every such text the same meaningless terms. Lone
@@ -118,7 +121,7 @@ class Tokenization:
                 f"take {length - room + len(self._prefix_ids[prefix])}; raise {side}_max_length"
             )
         text_only = self.spec.pooled_span == "text" or (side == "query" and self.spec.query_encoder == "inference-free")
-        clean = [_clean(text, number) for number, text in enumerate(texts)]
+        clean = [normalised(_clean(text, number), self.spec.text_normalisation) for number, text in enumerate(texts)]
         filled = [number for number, text in enumerate(clean) if text]
         result = [TokenizedText([], range(0))] * len(clean)
         copies, truncated = self._tokenise([clean[number] for number in filled], prefix, room, with_offsets=text_only)

@@ -111,6 +111,8 @@ class TorchEngine:
         self._checkpoint = checkpoint
         self._tokenization = Tokenization(checkpoint.tokenizer, checkpoint.spec, checkpoint.vocabulary_size)
         self._allowed = torch.from_numpy(checkpoint.allowed).to(backbone.device)
+        folding = checkpoint.folding
+        self._term_of = None if folding is None else torch.from_numpy(folding.term_of).to(backbone.device)
 
     def encode(self, texts: Sequence[TokenizedText], top_k: int | None) -> SparseVectors:
         """Encode one batch; see `Engine`."""
@@ -131,18 +133,18 @@ class TorchEngine:
         """Encode one batch; only terms that stay in the vectors leave the device."""
         import torch
 
-        from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
+        from pyserini_llm_sparse.modelling.backbone.head import activate, fold_terms, max_logits
         from pyserini_llm_sparse.modelling.backbone.probing import not_finite
 
         backbone = self.backbone
         batch = self._tokenization.batch(texts, self.pad_side, backbone.device)
         hidden = backbone.hidden(batch.input_ids, batch.attention_mask)
         largest = max_logits(hidden, backbone.head_weight, batch.pool_mask, backbone.head_bias)
-        weights = activate(largest, self._checkpoint.spec.logit_scale)
+        weights = activate(fold_terms(largest, self._allowed, self._term_of), self._checkpoint.spec.logit_scale)
         if not bool(torch.isfinite(weights).all()):
             # A comparison with 0 would drop what is not a number, and an empty vector would look like a result.
             raise DataError(f"{self._checkpoint.folder}: {not_finite(backbone, 'weights of terms')}")
-        return collected(weights, (weights > 0) & self._allowed, top_k)
+        return collected(weights, weights > 0, top_k)
 
 
 def collected(weights: torch.Tensor, kept: torch.Tensor, top_k: int | None) -> SparseVectors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -211,7 +211,8 @@ def _query_weights(
             "streaming: false, or start from a model that has a table"
         )
     documents = dict.fromkeys(text for example in examples.examples for text in example.positives)
-    return starting_query_weights(documents, tokenization, checkpoint.vocabulary_size)
+    terms = replace(checkpoint, spec=tokenization.spec)
+    return starting_query_weights(documents, tokenization, checkpoint.vocabulary_size, terms.terms_of)
 
 
 def _train(trainer: AdaptationTrainer | RetrievalTrainer, folder: RunFolder) -> None:

@@ -7,6 +7,7 @@ tokenizer's own calls, the attention mask is built by hand, and the logits are t
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,10 @@ class Reference:
         """Return the ids and the pooled positions."""
         before = [self.tokenizer.bos_token_id] if self.spec["add_bos"] else []
         after = [self.tokenizer.eos_token_id] if self.spec["add_eos"] else []
+        form = self.spec.get("text_normalisation", "none")
+        if form != "none":
+            text = unicodedata.normalize("NFKC", text)
+        text = text.lower() if form == "lowercase" else text
         copy = self.tokenizer(prefix + text, add_special_tokens=False)["input_ids"]
         copy = copy[: max_length - len(before) - len(after)]
         in_prefix = len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else 0
@@ -60,6 +65,21 @@ class Reference:
         result = torch.log1p(torch.relu(largest)).numpy()
         result[self.spec["excluded_token_ids"]] = 0
         result[len(self.tokenizer) :] = 0
+        return result if self.spec.get("term_folding", "none") == "none" else self.folded(result)
+
+    def folded(self, weights: np.ndarray) -> np.ndarray:
+        """Return the largest weight of the tokens that are one word, at the first of them; 0 at the others."""
+        excluded = {*self.spec["excluded_token_ids"], *self.tokenizer.all_special_ids}
+        excluded |= set(self.tokenizer.get_added_vocab().values())
+        words: dict[str, list[int]] = {}
+        for number in range(len(self.tokenizer)):
+            text = self.tokenizer.backend_tokenizer.decode([number], skip_special_tokens=False).replace("▁", " ")
+            word = unicodedata.normalize("NFKC", text).lower().strip()
+            own = number in excluded or "\ufffd" in text or not word
+            words.setdefault(f"<{number}>" if own else word, []).append(number)
+        result = np.zeros_like(weights)
+        for numbers in words.values():
+            result[numbers[0]] = weights[numbers].max()
         return result
 
 
@@ -95,6 +115,13 @@ def test_prefixes_special_tokens_and_scale_as_the_spec_says(family: str, attenti
         logit_scale=48**-0.25,
         excluded_token_ids=[0, 1, 2, 300],
     )
+
+
+@pytest.mark.parametrize("name", ["llama_echo", "mistral_bidirectional", "spare_ids"])
+def test_folded_terms_and_normalised_texts(name: str) -> None:
+    folder = checkpoint(name)
+    assert_parity(folder, term_folding="surface", text_normalisation="lowercase", document_prefix="Passage:")
+    assert_parity(folder, term_folding="surface", excluded_token_ids=[300, 301], text_normalisation="nfkc")
 
 
 def test_without_bos() -> None:

@@ -58,6 +58,24 @@ def max_logits(hidden: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None
     return _forward(hidden, weight, pooled, bias, with_positions=False)[0]
 
 
+def fold_terms(max_logits: Tensor, allowed: Tensor, term_of: Tensor | None) -> Tensor:
+    """Return the largest logit of each term: of all tokens that belong to it and are allowed, at the one that stands.
+
+    Args:
+        max_logits: ``[batch, vocabulary]``, of tokens.
+        allowed: bool ``[vocabulary]``, true for tokens that count.
+        term_of: int64 ``[vocabulary]``, the token that stands for the term of each; None where each is its own.
+
+    Returns:
+        ``[batch, vocabulary]``; minus infinity where no term stands.
+    """
+    counted = max_logits.masked_fill(~allowed, -torch.inf)
+    if term_of is None:
+        return counted
+    places = term_of.expand_as(counted)
+    return torch.full_like(counted, -torch.inf).scatter_reduce(1, places, counted, "amax")
+
+
 def activate(max_logits: Tensor, scale: float = 1.0) -> Tensor:
     """Return term weights ``log1p(relu(scale * max_logits))``, never negative (SPLADE, equation 1)."""
     return torch.log1p(torch.relu(max_logits * scale if scale != 1.0 else max_logits))

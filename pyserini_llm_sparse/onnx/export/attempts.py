@@ -167,6 +167,7 @@ class Attempts:
                 checkpoint.spec.logit_scale,
                 checkpoint.allowed,
                 self._calibration if formats["head"] == "int8" else None,
+                None if checkpoint.folding is None else checkpoint.folding.term_of,
             )
         writer.save(folder / GRAPH_FILE, INPUTS, OUTPUTS, f"pyserini-llm-sparse {__version__}")
         checkpoint.tokenizer.save(folder)

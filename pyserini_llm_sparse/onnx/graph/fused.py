@@ -51,6 +51,7 @@ def write_encoder(
     logit_scale: float,
     allowed: NDArray[np.bool_],
     calibration: HeadCalibration | None = None,
+    term_of: NDArray[np.int64] | None = None,
 ) -> None:
     """Add the nodes of a whole encoder to an empty graph.
 
@@ -59,12 +60,14 @@ def write_encoder(
         products: How its parts multiply.
         body: The model up to its last hidden states.
         logit_scale: Factor on the logits before the activation.
-        allowed: ``[vocabulary]``, true for ids that may become terms.
+        allowed: ``[vocabulary]``, true for ids whose logits count.
         calibration: Of a head in int8.
+        term_of: ``[vocabulary]``, the id that stands for the term of each; None where each is its own.
     """
     tables = Tables(write, products)
     hidden = body.hidden(write, products, tables)
-    HeadGraph(write, products, tables, logit_scale, calibration).terms(hidden, body.head, allowed, body.head_bias)
+    head = HeadGraph(write, products, tables, logit_scale, calibration)
+    head.terms(hidden, body.head, allowed, body.head_bias, term_of)
 
 
 class FusedBody:

@@ -20,6 +20,7 @@ from pyserini_llm_sparse.onnx.graph.writer import MICROSOFT, GraphWriter
 TERMS_PER_BLOCK = 2048  # of the vocabulary projection; 16,384 tokens then take 134 MB at a time
 CANDIDATES = 2  # for each term that is wanted at most, and then some
 MORE_CANDIDATES = 64
+TOKENS_PER_TERM = 2  # where tokens are folded: a word has about that many that are heavy at once
 
 
 class HeadGraph:
@@ -49,30 +50,57 @@ class HeadGraph:
         self._calibration = calibration
         self._bias = ""
 
-    def terms(self, hidden: str, weight: Tensor, allowed: NDArray[np.bool_], bias: Tensor | None = None) -> None:
+    def terms(
+        self,
+        hidden: str,
+        weight: Tensor,
+        allowed: NDArray[np.bool_],
+        bias: Tensor | None = None,
+        term_of: NDArray[np.int64] | None = None,
+    ) -> None:
         """Add the head and with it the graph's outputs.
 
         Args:
             hidden: Value ``[batch, sequence, hidden]``.
             weight: The output embedding, ``[vocabulary, hidden]``.
-            allowed: ``[vocabulary]``, true for ids that may become terms.
+            allowed: ``[vocabulary]``, true for ids whose logits count.
             bias: The output layer's, ``[vocabulary]``.
+            term_of: ``[vocabulary]``, the id that stands for the term of each; None where each is its own.
         """
         write = self._write
+        stands = "" if term_of is None else write.weight("term_of", term_of)
         self._bias = "" if bias is None else write.weight("head.bias", array_of(bias))
         pooled = self._pooled(hidden)
         never = write.constant(-np.inf, np.float32)
         logits = write.value("Where", write.weight("allowed", allowed), self._largest_logits(pooled, weight), never)
-        if self._calibration is None:
-            values, ids = self._heaviest(logits, "k")
-        else:
-            logits, candidates = self._rescored(logits, pooled, weight, self._calibration.margin)
-            values, places = self._heaviest(logits, "k")
-            ids = write.value("GatherElements", candidates, places, axis=1)
+        ids = ""
+        if self._calibration is not None:
+            tokens_per_term = 1 if term_of is None else TOKENS_PER_TERM
+            logits, ids = self._rescored(logits, pooled, weight, self._calibration.margin, tokens_per_term)
+        if stands:
+            stands = write.value("Gather", stands, ids) if ids else stands
+            logits, ids = self._folded(logits, stands, len(weight)), ""
+        values, places = self._heaviest(logits, "k")
+        ids = write.value("GatherElements", ids, places, axis=1) if ids else places
         # The activation does not change the order, so it comes last, for the terms that stay.
         positive = write.value("Relu", self._scaled(values))
         write.name(write.value("Log", write.value("Add", positive, write.constant(1, np.float32))), "weights")
         write.name(ids, "term_ids")
+
+    def _folded(self, logits: str, stands: str, vocabulary: int) -> str:
+        """Return the largest logit of each term, ``[batch, vocabulary]``; minus infinity where no term stands.
+
+        Args:
+            logits: ``[batch, tokens]``.
+            stands: The id that stands for the term of each token, ``[tokens]`` or ``[batch, tokens]``.
+            vocabulary: Number of ids.
+        """
+        write = self._write
+        texts = write.value("Shape", logits, start=0, end=1)
+        shape = write.value("Concat", texts, write.constant([vocabulary], np.int64), axis=0)
+        nowhere = write.value("Expand", write.constant(-np.inf, np.float32), shape)
+        places = write.value("Expand", stands, write.value("Shape", logits))
+        return write.value("ScatterElements", nowhere, places, logits, axis=1, reduction="max")
 
     def _pooled(self, hidden: str) -> str:
         """Return hidden states of pooled positions only, ``[batch, length, hidden]``.
@@ -113,10 +141,12 @@ class HeadGraph:
         # What is no number would be dropped as if it were negative; as infinity it is seen, and refused.
         return write.value("Where", write.value("IsNaN", largest), write.constant(np.inf, np.float32), largest)
 
-    def _rescored(self, logits: str, pooled: str, weight: Tensor, margin: float) -> tuple[str, str]:
+    def _rescored(
+        self, logits: str, pooled: str, weight: Tensor, margin: float, tokens_per_term: int
+    ) -> tuple[str, str]:
         """Return exact logits of the candidates and their ids, both ``[batch, candidates]``."""
         write = self._write
-        twice = write.value("Mul", "k", write.constant([CANDIDATES], np.int64))
+        twice = write.value("Mul", "k", write.constant([CANDIDATES * tokens_per_term], np.int64))
         wanted = write.value("Add", twice, write.constant([MORE_CANDIDATES], np.int64))
         values, ids = self._heaviest(logits, wanted, margin)
         products = write.value("FusedMatMul", self._tables.rows(weight, ids), pooled, domain=MICROSOFT, transB=1)

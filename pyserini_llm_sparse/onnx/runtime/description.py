@@ -28,7 +28,14 @@ Part = Literal["attention", "feed_forward", "down", "head"]
 # How a part multiplies. In int8 both factors are; in blocks, weights have a scale for a few neighbours.
 NumberFormat = Literal["float32", "float16", "bfloat16", "int8", "int8_blocks", "int4_blocks"]
 # Fields of the encoding spec that the graph computes; all others act before or after it and can be changed by name.
-FIELDS_IN_GRAPH = ("attention", "logit_scale", "excluded_token_ids", "activation")
+FIELDS_IN_GRAPH = (
+    "attention",
+    "logit_scale",
+    "excluded_token_ids",
+    "term_folding",
+    "calibrated_head",
+    "activation",
+)
 
 
 class ExportDescription(BaseModel):

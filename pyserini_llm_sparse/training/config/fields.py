@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.retrieve_fields import RetrieveConfig
 from pyserini_llm_sparse.training.config.shared_fields import ModelConfig, PhaseConfig
 
@@ -46,6 +47,9 @@ class AdaptConfig(ModelConfig):
     packed: bool = Field(
         default=False,
         description="Whether masked-next-token packs texts, too, each with its BOS, one after the other.",
+    )
+    text_normalisation: Literal["none", "nfkc", "lowercase"] = Field(
+        default="none", description=EncodingSpec.model_fields["text_normalisation"].description
     )
     mask_probability: float = Field(
         default=0.2, gt=0, lt=1, description="Share of the tokens that masked-next-token chooses to be predicted."

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint
+from pyserini_llm_sparse.modelling.folding import normalised
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
@@ -128,10 +129,12 @@ def adaptation_data(
     Raises:
         LlmSparseError: A source cannot be read, or gives too little.
     """
-    texts = (text for source in config.texts for text in read_texts(source))
+    form = config.text_normalisation
+    texts = (normalised(text, form) for source in config.texts for text in read_texts(source))
     masked = config.objective == "masked-next-token"
     kind: type[PackedTexts | MaskedTexts] = MaskedTexts if masked else PackedTexts
-    settings = {"packed": not masked or config.packed, "masked": masked, "length": config.sequence_length}
+    packed, length = not masked or config.packed, config.sequence_length
+    settings = {"packed": packed, "masked": masked, "length": length, "text_normalisation": form}
     size = checkpoint.vocabulary_size
     entry = entry_of(data, checkpoint.tokenizer, {**settings, "size": size}) if config.keep_tokens else None
     sequences: TokenSequences = kind(texts, checkpoint.tokenizer, config, size, entry)

@@ -120,8 +120,9 @@ def evaluate(
     if not is_dense:
         values.update({"query_active_terms": query_terms, "document_active_terms": document_terms})
     if own_terms_only and isinstance(queries, SparseVectors) and isinstance(documents, SparseVectors):
-        own_queries = _own_terms(queries, development.queries, "query", tokenization)
-        own_documents = _own_terms(documents, development.documents, "document", tokenization)
+        term_of = _unwrapped(model).term_of
+        own_queries = _own_terms(queries, development.queries, "query", tokenization, term_of)
+        own_documents = _own_terms(documents, development.documents, "document", tokenization, term_of)
         found = _measured(own_queries, own_documents, development, measures, processes, rank)
         values.update({f"{name} own terms": value for name, value in found.items()})
     return values
@@ -206,10 +207,13 @@ def _stacked(parts: list[Vectors]) -> Vectors:
     return np.concatenate([*dense, np.zeros((1, dense[0].shape[1]), np.float32)])
 
 
-def _own_terms(vectors: SparseVectors, texts: Sequence[str], side: Side, tokenization: Tokenization) -> SparseVectors:
+def _own_terms(
+    vectors: SparseVectors, texts: Sequence[str], side: Side, tokenization: Tokenization, term_of: Tensor | None
+) -> SparseVectors:
     """Reduce vectors to the terms that occur in their texts, prefix and special tokens not counted."""
     plain = Tokenization(tokenization.tokenizer, tokenization.spec.replace(pooled_span="text"), vectors.vocabulary_size)
-    own = [np.unique(ids[pool.start : pool.stop]) for ids, pool in plain.token_ids(texts, side)]
+    own = [np.array(ids[pool.start : pool.stop], dtype=np.int64) for ids, pool in plain.token_ids(texts, side)]
+    own = [np.unique(ids if term_of is None else term_of.cpu().numpy()[ids]) for ids in own]
     occurs = SparseVectors.from_rows(own, [np.ones(len(ids)) for ids in own], vectors.vocabulary_size)
     reduced = csr_array(vectors.matrix.multiply(occurs.matrix))
     reduced.eliminate_zeros()

@@ -72,12 +72,15 @@ def build_model(
             "weights to start from; give one, or start from a model that has one"
         )
     spec = config.encoding_spec()
-    allowed = torch.tensor([token is not None for token in checkpoint.tokens])
-    allowed[[number for number in spec.excluded_token_ids if number < len(allowed)]] = False
+    terms = replace(checkpoint, spec=spec)
+    folding = terms.folding
+    if query_weights is not None and folding is not None:
+        query_weights = torch.from_numpy(folding.of_table(query_weights.numpy()))
     model = RetrievalModel(
         _backbone(config, checkpoint, uses_head=config.representation == "sparse"),
         spec,
-        allowed,
+        torch.from_numpy(terms.allowed),
+        None if folding is None else torch.from_numpy(folding.term_of),
         representation=config.representation,
         dense_pooling=config.dense_pooling,
         query_weights=query_weights if inference_free else None,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.modelling.backbone.head import activate, max_logits
+from pyserini_llm_sparse.modelling.backbone.head import activate, fold_terms, max_logits
 from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, checkpoint_activations
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss
@@ -114,12 +114,14 @@ class RetrievalModel(TrainableModel):
 
     query_weights: nn.Parameter | Tensor | None
     allowed: Tensor
+    term_of: Tensor | None
 
     def __init__(
         self,
         backbone: Backbone,
         spec: EncodingSpec,
         allowed: Tensor,
+        term_of: Tensor | None = None,
         *,
         representation: str = "sparse",
         dense_pooling: str = "last-token",
@@ -131,7 +133,8 @@ class RetrievalModel(TrainableModel):
         Args:
             backbone: The language model.
             spec: The encoding spec.
-            allowed: bool ``[vocabulary]``, false for ids that never become terms.
+            allowed: bool ``[vocabulary]``, false for ids whose logits do not count.
+            term_of: int64 ``[vocabulary]``, the id that stands for the term of each; None where each is its own.
             representation: ``sparse`` or ``dense``.
             dense_pooling: ``last-token``, ``mean`` or ``normalised-mean``.
             query_weights: Where the table of inference-free queries starts.
@@ -142,6 +145,7 @@ class RetrievalModel(TrainableModel):
         self.representation = representation
         self.dense_pooling = dense_pooling
         self.register_buffer("allowed", allowed, persistent=False)
+        self.register_buffer("term_of", term_of, persistent=False)
         if query_weights is not None and learns_query_weights:
             self.query_weights = nn.Parameter(query_weights.float())
         else:
@@ -226,12 +230,13 @@ class RetrievalModel(TrainableModel):
                 return normalised_mean(hidden, pool_mask)
             return pooled(hidden, pool_mask if self.dense_pooling == "mean" else last_token(attention_mask))
         largest = max_logits(hidden, self.backbone.head_weight, pool_mask, self.backbone.head_bias)
-        return torch.where(self.allowed, activate(largest, self.spec.logit_scale), 0)
+        return activate(fold_terms(largest, self.allowed, self.term_of), self.spec.logit_scale)
 
     def _weighed(self, input_ids: Tensor, pool_mask: Tensor, table: Tensor) -> Tensor:
         """Weight the terms that queries contain from the table."""
         counts = torch.zeros(len(input_ids), len(table), device=table.device)
-        counts = counts.scatter_add_(1, input_ids, pool_mask.to(counts.dtype))
+        terms = input_ids if self.term_of is None else self.term_of[input_ids]
+        counts = counts.scatter_add_(1, terms, pool_mask.to(counts.dtype))
         if not self.spec.query_term_counts:
             counts = counts.clamp(max=1)
         return counts * torch.where(self.allowed, torch.relu(table.float()), 0)

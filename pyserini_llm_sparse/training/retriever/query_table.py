@@ -6,11 +6,12 @@ has is learnt; giving both sides the square root lets both move.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyserini_llm_sparse.modelling.tokenization import Tokenization
@@ -19,13 +20,19 @@ IDF_FACTOR = 0.3
 TEXTS_AT_A_TIME = 1024
 
 
-def starting_query_weights(documents: Iterable[str], tokenization: Tokenization, vocabulary_size: int) -> Tensor:
+def starting_query_weights(
+    documents: Iterable[str],
+    tokenization: Tokenization,
+    vocabulary_size: int,
+    terms_of: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda ids: ids,
+) -> Tensor:
     """Return ``sqrt(.3 IDF)`` of each term, IDF as in BM25 (Robertson and Zaragoza, 2009, section 3.3).
 
     Args:
         documents: The training documents, each once.
         tokenization: Tokenises them as documents are; prefix and special tokens count as well, and get next to nothing.
         vocabulary_size: Number of ids.
+        terms_of: Returns the ids that stand for the terms of tokens; see `Checkpoint.terms_of`.
 
     Returns:
         float32 ``[vocabulary]``; a term of no document has the weight of one that occurs in a single document.
@@ -35,7 +42,7 @@ def starting_query_weights(documents: Iterable[str], tokenization: Tokenization,
     remaining = iter(documents)
     while texts := list(islice(remaining, TEXTS_AT_A_TIME)):
         for text in tokenization.token_ids(texts, "document"):
-            frequency[np.unique(np.array(text.ids, dtype=np.int64))] += 1
+            frequency[np.unique(terms_of(np.array(text.ids, dtype=np.int64)))] += 1
         count += len(texts)
     seen = np.maximum(frequency, 1)
     idf = np.log1p((count - seen + 0.5) / (seen + 0.5))
