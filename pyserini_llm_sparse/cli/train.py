@@ -16,11 +16,12 @@ from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.training.config.fields import CONFIGS, Phase
 
 NAME = "train"
-HELP = """Train models, in up to four phases.
+HELP = """Train models, in up to five phases.
 
 Each phase is a command and takes a run file, any field of which is an option, too.
 """
 EXAMPLES = {
+    "calibrate": ("train calibrate --model HuggingFaceTB/SmolLM2-135M --texts corpus.jsonl --output calibrated",),
     "adapt": (
         "train adapt examples/training/small/adapt.yaml",
         "train adapt --model meta-llama/Llama-3.2-1B --texts corpus.jsonl --output adapted --attention causal",
@@ -36,6 +37,7 @@ EXAMPLES = {
     ),
 }
 PHASE_HELP = {
+    "calibrate": "Make a language model's logits sparse, without training.",
     "adapt": "Prepare a language model for sparse retrieval.",
     "retrieve": "Train a sparse or dense retriever.",
     "mine": "Find hard negatives with BM25 or a model.",
@@ -125,6 +127,10 @@ def _run(phase: Phase, path: Path | None, overrides: list[str], overwrite: bool)
         from pyserini_llm_sparse.training.run import adapt, retrieve
 
         report = adapt(config, overwrite) if phase == "adapt" else retrieve(config, overwrite)
+    elif phase == "calibrate":
+        from pyserini_llm_sparse.training.preparation.calibrating import calibrate
+
+        report = calibrate(config, overwrite)
     elif phase == "mine":
         from pyserini_llm_sparse.training.preparation.mining import mine
 

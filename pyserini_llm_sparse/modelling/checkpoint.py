@@ -21,6 +21,7 @@ from pyserini_llm_sparse.modelling.contract import checkpoint_spec, warn_of_long
 from pyserini_llm_sparse.modelling.fingerprint import fingerprint
 from pyserini_llm_sparse.modelling.folder import ModelFolder
 from pyserini_llm_sparse.modelling.folding import Folding, fold_surfaces
+from pyserini_llm_sparse.modelling.head_shift import has_head_shift, load_head_shift, save_head_shift
 from pyserini_llm_sparse.modelling.hub import resolve_folder
 from pyserini_llm_sparse.modelling.names import SPEC_FILE, ModelReference
 from pyserini_llm_sparse.modelling.query_table import load_query_term_weights, save_query_term_weights
@@ -42,6 +43,7 @@ class Checkpoint:
         base: Directory of the adapter's base model, None without adapter.
         query_term_weights: float32 ``[vocabulary]``, the terms' weights in inference-free queries; None if the model
             encodes the queries.
+        head_shift: float32 ``[hidden]``, the vector of a calibrated head; None for a model that has none.
         trust_remote_code: Whether code that comes with the model may run.
         made_by: The name that its vectors carry; see `names.ModelReference.made_by`.
     """
@@ -52,6 +54,7 @@ class Checkpoint:
     folder: Path
     base: Path | None = None
     query_term_weights: NDArray[np.float32] | None = None
+    head_shift: NDArray[np.float32] | None = None
     trust_remote_code: bool = False
     made_by: str = ""
 
@@ -136,6 +139,7 @@ def load_checkpoint(reference: ModelReference, folder: ModelFolder | None = None
         folder=folder.path,
         base=base.path if base else None,
         query_term_weights=query_term_weights(folder.path, spec, size),
+        head_shift=load_head_shift(folder.path) if spec.calibrated_head or has_head_shift(folder.path) else None,
         trust_remote_code=reference.trust_remote_code,
         made_by=reference.made_by,
     )
@@ -173,6 +177,7 @@ def save_checkpoint(
     tokenizer: Any,
     spec: EncodingSpec,
     query_term_weights: Any = None,
+    head_shift: Any = None,
     *,
     base: str | Path | None = None,
     complete: Callable[[Path, EncodingSpec], None] | None = None,
@@ -186,6 +191,7 @@ def save_checkpoint(
         tokenizer: As `Tokenization` takes it.
         spec: The encoding spec; its fingerprint is filled in.
         query_term_weights: ``[vocabulary]``, for inference-free queries.
+        head_shift: ``[hidden]``, for a calibrated head.
         base: Path or hub id of the adapter's base model, by which it will be loaded.
         complete: Called with the unfinished directory and the spec, to put further files into it.
 
@@ -203,6 +209,11 @@ def save_checkpoint(
             f"{folder}: query_encoder is {spec.query_encoder!r}, query term weights are "
             f"{'missing' if query_term_weights is None else 'given'}; they go together with 'inference-free'"
         )
+    if (head_shift is not None) != spec.calibrated_head:
+        raise UsageError(
+            f"{folder}: calibrated_head is {spec.calibrated_head}, its vector is "
+            f"{'missing' if head_shift is None else 'given'}; they go together"
+        )
     from pyserini_llm_sparse.modelling.backbone.language_model import set_attention
 
     model = getattr(model, "model", model) if not hasattr(model, "save_pretrained") else model
@@ -214,6 +225,8 @@ def save_checkpoint(
         text_tokenizer.save(temporary)
         if query_term_weights is not None:
             save_query_term_weights(temporary, query_term_weights, int(model.config.vocab_size))
+        if head_shift is not None:
+            save_head_shift(temporary, head_shift)
         base_folder = resolve_folder(str(base)) if base is not None else None
         spec = spec.replace(model_fingerprint=fingerprint(temporary, text_tokenizer, base_folder))
         spec.save(temporary)

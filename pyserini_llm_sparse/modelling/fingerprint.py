@@ -12,7 +12,7 @@ from pyserini_llm_sparse.modelling.model_settings import model_settings
 from pyserini_llm_sparse.modelling.tensors import stored_tensors
 from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 
-WEIGHT_FILES = ("model", "adapter_model", "query_term_weights")
+WEIGHT_FILES = ("model", "adapter_model", "query_term_weights", "head_shift")
 SAMPLED_BYTES = 1024
 SAMPLES = 64  # of each tensor of a large model
 WHOLE_BYTES = 2**26

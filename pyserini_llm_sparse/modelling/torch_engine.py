@@ -64,6 +64,9 @@ class TorchLoader:
         Raises:
             LlmSparseError: See `load_backbone`.
         """
+        import torch
+
+        from pyserini_llm_sparse.modelling.backbone.calibrated import shift_head
         from pyserini_llm_sparse.modelling.backbone.loading import load_backbone
 
         checkpoint = self.checkpoint
@@ -80,6 +83,8 @@ class TorchLoader:
                 f"{checkpoint.folder}: the output layer has {backbone.vocabulary_size} rows, config.json says "
                 f"{checkpoint.vocabulary_size}; correct vocab_size"
             )
+        if checkpoint.spec.calibrated_head and checkpoint.head_shift is not None:
+            shift_head(backbone, torch.from_numpy(checkpoint.head_shift))
         return TorchEngine(checkpoint, backbone, self.threads)
 
 

@@ -180,3 +180,17 @@ def test_autocast_does_not_narrow_products_on_a_cpu() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = head.max_logits(hidden, weight, mask)
     assert torch.equal(found, head.max_logits(hidden, weight, mask))
+
+
+def test_a_calibrated_head_equals_rows_less_the_vector(blocks):
+    hidden, weight, mask, bias = example(vocabulary=600)
+    shift = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    ours = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias, shift)]
+    theirs = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias, shift)]
+    found = head.max_logits(ours[0], ours[1], mask, ours[2], ours[3])
+    wanted = naive(theirs[0], theirs[1] - theirs[3], mask, theirs[2])
+    torch.testing.assert_close(found, wanted)
+    head.activate(found).square().sum().backward()
+    torch.log1p(torch.relu(wanted)).square().sum().backward()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)

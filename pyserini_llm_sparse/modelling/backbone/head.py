@@ -27,18 +27,21 @@ GRADIENT_ROWS_PER_BLOCK = 1 << 15  # rows of width `hidden` that the backward pa
 _multiplies_bfloat16 = cache(multiplies_bfloat16)  # which reads a file
 
 
-def max_logits(hidden: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None) -> Tensor:
+def max_logits(
+    hidden: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, shift: Tensor | None = None
+) -> Tensor:
     """Return, for every text and term, the largest logit over the text's pooled positions.
 
-    Equal to ``(hidden @ weight.T + bias)`` with masked positions at minus infinity, reduced by a maximum
-    over positions, but no tensor of shape ``[batch, sequence, vocabulary]`` exists in either direction.
-    Differentiable once in `hidden`, `weight` and `bias`; among equal maxima one position gets the gradient.
+    Equal to ``(hidden @ (weight - shift).T + bias)`` with masked positions at minus infinity, reduced by a
+    maximum over positions, but no tensor of shape ``[batch, sequence, vocabulary]`` exists in either direction.
+    Differentiable once in `hidden`, `weight`, `bias` and `shift`; among equal maxima one position gets the gradient.
 
     Args:
         hidden: last hidden states, ``[batch, sequence, hidden]``.
         weight: rows of the output embedding, ``[vocabulary, hidden]``.
         mask: ``[batch, sequence]``, true (or non-zero) where a position is pooled.
         bias: optional, ``[vocabulary]``.
+        shift: optional, ``[hidden]``, of a calibrated head.
 
     Returns:
         ``[batch, vocabulary]``; float32 for half precision input, else the dtype of `hidden`. A text whose
@@ -50,12 +53,12 @@ def max_logits(hidden: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None
     _check_shapes(hidden, weight, mask, bias)
     pooled = mask.bool()
     needs_gradient = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias)
+        tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias, shift)
     )
     if needs_gradient:
-        maxima: Tensor = _MaxLogits.apply(hidden, weight, pooled, bias)  # type: ignore[no-untyped-call]
+        maxima: Tensor = _MaxLogits.apply(hidden, weight, pooled, bias, shift)  # type: ignore[no-untyped-call]
         return maxima
-    return _forward(hidden, weight, pooled, bias, with_positions=False)[0]
+    return _forward(hidden, weight, pooled, bias, shift, with_positions=False)[0]
 
 
 def fold_terms(max_logits: Tensor, allowed: Tensor, term_of: Tensor | None) -> Tensor:
@@ -137,7 +140,12 @@ def _groups(pooled: Tensor, terms: int, budget: int) -> Iterator[tuple[slice, sl
 
 
 def _forward(
-    hidden: Tensor, weight: Tensor, pooled: Tensor, bias: Tensor | None, with_positions: bool
+    hidden: Tensor,
+    weight: Tensor,
+    pooled: Tensor,
+    bias: Tensor | None,
+    shift: Tensor | None,
+    with_positions: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the maxima and, where asked, the winning positions (int32, -1 in a fully masked row)."""
     batch, sequence, _ = hidden.shape
@@ -158,7 +166,7 @@ def _forward(
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         for start in range(0, vocabulary, terms_per_block):
             terms = slice(start, min(start + terms_per_block, vocabulary))
-            block_weight = weight[terms].to(dtype)
+            block_weight = (weight[terms] if shift is None else weight[terms].to(shift.dtype) - shift).to(dtype)
             for texts, positions, dropped in groups:
                 states = hidden[texts, positions].to(dtype)
                 # Terms by positions, so that the maximum runs along contiguous memory.
@@ -183,30 +191,39 @@ class _MaxLogits(torch.autograd.Function):
     """The maximum with its own backward: sparse in the terms, one position each."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, pooled: Tensor, bias: Tensor | None) -> Tensor:
-        maxima, winners = _forward(hidden, weight, pooled, bias, with_positions=True)
-        ctx.save_for_backward(hidden, weight, winners)
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, pooled: Tensor, bias: Tensor | None, shift: Tensor | None
+    ) -> Tensor:
+        maxima, winners = _forward(hidden, weight, pooled, bias, shift, with_positions=True)
+        ctx.save_for_backward(hidden, weight, winners, shift)
         ctx.bias_dtype = None if bias is None else bias.dtype
         return maxima
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, Tensor | None]:
-        hidden, weight, winners = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, winners, shift = ctx.saved_tensors
         sequence, width = hidden.shape[1:]
         text, term = torch.nonzero((gradient != 0) & (winners >= 0), as_tuple=True)
         value = gradient[text, term].to(_result_dtype(hidden))
         row = text * sequence + winners[text, term]
-        to_hidden = to_weight = to_bias = None
+        to_hidden = to_weight = to_bias = to_shift = None
+        rows = hidden.shape[0] * sequence
+        # A row's share in all terms: what the vector that is subtracted from each of them does to it, and it to that.
+        shares = None if shift is None else value.new_zeros(rows).index_add_(0, row, value)
         if ctx.needs_input_grad[0]:
-            to_hidden = _scatter(row, hidden.shape[0] * sequence, weight, term, value)
+            to_hidden = _scatter(row, rows, weight, term, value)
+            if shift is not None and shares is not None:
+                to_hidden -= shares[:, None] * shift.to(value.dtype)
             to_hidden = to_hidden.view(hidden.shape).to(hidden.dtype)
         if ctx.needs_input_grad[1]:
             flat = hidden.reshape(-1, width)
             to_weight = _scatter(term, weight.shape[0], flat, row, value).to(weight.dtype)
         if ctx.bias_dtype is not None and ctx.needs_input_grad[3]:
             to_bias = value.new_zeros(weight.shape[0]).index_add_(0, term, value).to(ctx.bias_dtype)
-        return to_hidden, to_weight, None, to_bias
+        if shift is not None and shares is not None and ctx.needs_input_grad[4]:
+            to_shift = -(shares @ hidden.reshape(-1, width).to(value.dtype)).to(shift.dtype)
+        return to_hidden, to_weight, None, to_bias, to_shift
 
 
 def _scatter(target: Tensor, targets: int, source: Tensor, rows: Tensor, value: Tensor) -> Tensor:

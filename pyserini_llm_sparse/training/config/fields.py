@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pyserini_llm_sparse.modelling.spec import EncodingSpec
+from pyserini_llm_sparse.modelling.spec import Attention, EncodingSpec
 from pyserini_llm_sparse.training.config.retrieve_fields import RetrieveConfig
 from pyserini_llm_sparse.training.config.shared_fields import ModelConfig, PhaseConfig
 
 __all__ = [
     "CONFIGS",
     "AdaptConfig",
+    "CalibrateConfig",
     "MineConfig",
     "ModelConfig",
     "Phase",
@@ -22,7 +23,29 @@ __all__ = [
     "ScoreConfig",
 ]
 
-Phase = Literal["adapt", "retrieve", "mine", "score"]
+Phase = Literal["calibrate", "adapt", "retrieve", "mine", "score"]
+
+
+class CalibrateConfig(PhaseConfig):
+    """The vector of a calibrated head, fitted without training: the language model stays what it is."""
+
+    model: str = Field(description="Path or hub id of the causal language model, which may be an adapter.")
+    trust_remote_code: bool = Field(default=False, description="Whether code that comes with the model may run.")
+    attention: Attention = Field(default="causal", description=EncodingSpec.model_fields["attention"].description)
+    text_normalisation: Literal["none", "nfkc", "lowercase"] = Field(
+        default="none", description=EncodingSpec.model_fields["text_normalisation"].description
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Type that the model computes in."
+    )
+    texts: tuple[str, ...] = Field(
+        min_length=1, description="Files or directories of texts (JSON lines, TSV, BEIR), irds:ID or hf:DATASET."
+    )
+    number_of_texts: int = Field(default=160, ge=1, description="How many of them are used, the first.")
+    sequence_length: int = Field(default=256, ge=2, description="Maximum number of tokens of a text.")
+    kth_logit: int = Field(
+        default=50, ge=1, description="Which of a position's logits, counted from the largest, shall become 0, about."
+    )
 
 
 class AdaptConfig(ModelConfig):
@@ -168,6 +191,7 @@ class ScoreConfig(PhaseConfig):
 
 
 CONFIGS: dict[str, type[PhaseConfig]] = {
+    "calibrate": CalibrateConfig,
     "adapt": AdaptConfig,
     "retrieve": RetrieveConfig,
     "mine": MineConfig,

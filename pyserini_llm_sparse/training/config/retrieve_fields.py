@@ -214,7 +214,7 @@ class RetrieveConfig(_RetrieveFields):
         """
         open_fields = set(spec_field_names()) - self.model_fields_set
         if self.representation == "dense":
-            open_fields.discard("query_encoder")
+            open_fields -= {"query_encoder", "calibrated_head"}
         if spec.query_encoder == "model":  # which says nothing of how a table's terms would count
             open_fields.discard("query_term_counts")
         return type(self).model_validate({**self.model_dump(), **{name: getattr(spec, name) for name in open_fields}})
@@ -229,6 +229,8 @@ class RetrieveConfig(_RetrieveFields):
     def _check_combination(self) -> RetrieveConfig:
         if self.representation == "dense" and self.query_encoder == "inference-free":
             raise ValueError("query_encoder: inference-free: a dense query needs the model; set query_encoder: model")
+        if self.representation == "dense" and (self.calibrated_head or self.head_shift):
+            raise ValueError("calibrated_head: a dense vector needs no output layer; leave out, and head_shift, too")
         if self.uses_teacher and self.distillation == "margin-mse" and not self.negatives:
             raise ValueError("negatives: 0: margin-mse compares a positive with a negative; set negatives: 1 or more")
         if not self.uses_contrast and self.distillation == "kl" and not self.negatives:

@@ -52,6 +52,11 @@ class ModelConfig(PhaseConfig):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="Type of the weights in memory; trainer: {bf16: true} also computes in bf16."
     )
+    head_shift: Path | None = Field(
+        default=None,
+        description="Directory that `train calibrate` wrote, to take the vector of a calibrated head from, which is "
+        "trained on; by default the model's own, if it has one.",
+    )
     attention_implementation: str | None = Field(
         default=None, description="sdpa, eager or flash_attention_2; by default transformers' choice."
     )

@@ -17,6 +17,7 @@ from pyserini_llm_sparse.files.atomic import atomic_folder
 from pyserini_llm_sparse.modelling.backbone.devices import DTYPES
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, require_replaceable, save_checkpoint, save_model
 from pyserini_llm_sparse.modelling.folder import ModelFolder
+from pyserini_llm_sparse.modelling.head_shift import save_head_shift
 from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
 from pyserini_llm_sparse.modelling.tensors import stored_dtype
@@ -90,6 +91,7 @@ def save_result(model: RetrievalModel, tokenizer: Any, record: TrainingRecord) -
         tokenizer,
         model.spec,
         model.learned_query_weights(),
+        model.head_shift,
         base=base,
         complete=lambda folder, spec: _complete(folder, record, spec),
     )
@@ -118,6 +120,8 @@ def save_adaptation(model: AdaptationModel, tokenizer: Any, record: TrainingReco
             folder, language_model if base is not None else _in_dtype(merged(language_model), record.dtype), base
         )
         TextTokenizer.from_any(tokenizer).save(folder)
+        if model.head_shift is not None:
+            save_head_shift(folder, model.head_shift)
         _complete(folder, record, None)
     return record.config.output
 

@@ -15,6 +15,7 @@ from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, free
 from pyserini_llm_sparse.modelling.backbone.loading import load_trainable_backbone
 from pyserini_llm_sparse.modelling.checkpoint import Checkpoint, load_checkpoint
 from pyserini_llm_sparse.modelling.folder import ModelFolder
+from pyserini_llm_sparse.modelling.head_shift import has_head_shift, load_head_shift
 from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.retriever.model import AdaptationModel, RetrievalModel
@@ -44,7 +45,13 @@ def starting_checkpoint(config: ModelConfig) -> Checkpoint:
         given["attention"] = config.attention
     if not has_spec:
         given["logit_scale"] = getattr(config, "logit_scale", 1.0)  # which the run file says
-    return load_checkpoint(replace(named, overrides=given, trust_remote_code=trusted), folder)
+    if not has_spec and has_head_shift(folder.path):
+        given["calibrated_head"] = True
+    checkpoint = load_checkpoint(replace(named, overrides=given, trust_remote_code=trusted), folder)
+    if config.head_shift is None:
+        return checkpoint
+    shift, spec = load_head_shift(config.head_shift), checkpoint.spec.replace(calibrated_head=True)
+    return replace(checkpoint, spec=spec, head_shift=shift)
 
 
 def build_model(
@@ -85,6 +92,7 @@ def build_model(
         dense_pooling=config.dense_pooling,
         query_weights=query_weights if inference_free else None,
         learns_query_weights=config.query_term_weights == "learned",
+        head_shift=_head_shift(checkpoint) if spec.calibrated_head else None,
     )
     model.rebuild = partial(build_model, config, checkpoint, query_weights)
     return model
@@ -98,9 +106,24 @@ def build_adaptation_model(config: AdaptConfig, checkpoint: Checkpoint | None = 
     """
     checkpoint = checkpoint or starting_checkpoint(config)
     sparse_weight = config.sparse_weight if config.objective == "sparse-next-token" else 0.0
-    model = AdaptationModel(_backbone(config, checkpoint, uses_head=True), sparse_weight)
+    backbone = _backbone(config, checkpoint, uses_head=True)
+    model = AdaptationModel(backbone, sparse_weight, None if checkpoint.head_shift is None else _head_shift(checkpoint))
     model.rebuild = partial(build_adaptation_model, config, checkpoint)
     return model
+
+
+def _head_shift(checkpoint: Checkpoint) -> Tensor:
+    """Return where the vector of a calibrated head starts.
+
+    Raises:
+        UsageError: The model has none.
+    """
+    if checkpoint.head_shift is None:
+        raise UsageError(
+            f"calibrated_head: true: {checkpoint.folder} has no vector for it; make one with `train calibrate`, and "
+            "give its directory as model, or as head_shift"
+        )
+    return torch.from_numpy(checkpoint.head_shift.copy())
 
 
 def _backbone(config: ModelConfig, checkpoint: Checkpoint, uses_head: bool) -> Backbone:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyserini_llm_sparse.errors import DataError
+from pyserini_llm_sparse.modelling.backbone.calibrated import shifted_rows
 from pyserini_llm_sparse.modelling.backbone.head import activate, fold_terms, max_logits
 from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, checkpoint_activations
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
@@ -27,13 +28,15 @@ class TrainableModel(nn.Module):
     Attributes:
         backbone: The causal language model and how it is used; ``backbone.model`` is also the module ``model`` of this
             one, with peft's model around it in LoRA training.
+        head_shift: ``[hidden]``, the vector of a calibrated head, which is trained; None without one.
         rebuild: Makes the model as it was before training; a sharded model is collected into it.
     """
 
     rebuild: Callable[[], TrainableModel]
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, head_shift: Tensor | None = None) -> None:
         super().__init__()
+        self.head_shift = None if head_shift is None else nn.Parameter(head_shift.float())
         self.model: nn.Module = backbone.model
         self.backbone = backbone
         # FSDP shards by these, as it does with a model of transformers.
@@ -127,6 +130,7 @@ class RetrievalModel(TrainableModel):
         dense_pooling: str = "last-token",
         query_weights: Tensor | None = None,
         learns_query_weights: bool = False,
+        head_shift: Tensor | None = None,
     ) -> None:
         """Put a model together; `building.build_model` makes one of a run file.
 
@@ -139,8 +143,9 @@ class RetrievalModel(TrainableModel):
             dense_pooling: ``last-token``, ``mean`` or ``normalised-mean``.
             query_weights: Where the table of inference-free queries starts.
             learns_query_weights: Whether it is trained.
+            head_shift: ``[hidden]``, where the vector of a calibrated head starts.
         """
-        super().__init__(backbone)
+        super().__init__(backbone, head_shift)
         self.spec = spec
         self.representation = representation
         self.dense_pooling = dense_pooling
@@ -229,7 +234,8 @@ class RetrievalModel(TrainableModel):
             if self.dense_pooling == "normalised-mean":
                 return normalised_mean(hidden, pool_mask)
             return pooled(hidden, pool_mask if self.dense_pooling == "mean" else last_token(attention_mask))
-        largest = max_logits(hidden, self.backbone.head_weight, pool_mask, self.backbone.head_bias)
+        head = self.backbone
+        largest = max_logits(hidden, head.head_weight, pool_mask, head.head_bias, self.head_shift)
         return activate(fold_terms(largest, self.allowed, self.term_of), self.spec.logit_scale)
 
     def _weighed(self, input_ids: Tensor, pool_mask: Tensor, table: Tensor) -> Tensor:
@@ -249,8 +255,8 @@ class AdaptationModel(TrainableModel):
         sparse_weight: Weight of the second part of the loss; 0 leaves it out.
     """
 
-    def __init__(self, backbone: Backbone, sparse_weight: float) -> None:
-        super().__init__(backbone)
+    def __init__(self, backbone: Backbone, sparse_weight: float, head_shift: Tensor | None = None) -> None:
+        super().__init__(backbone, head_shift)
         self.sparse_weight = sparse_weight
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -263,4 +269,5 @@ class AdaptationModel(TrainableModel):
         """
         hidden = self._hidden(input_ids, attention_mask)
         head = self.backbone
-        return next_token_loss(hidden, head.head_weight, targets, self.sparse_weight, head.head_bias)
+        weight = head.head_weight if self.head_shift is None else shifted_rows(head.head_weight, self.head_shift)
+        return next_token_loss(hidden, weight, targets, self.sparse_weight, head.head_bias)
