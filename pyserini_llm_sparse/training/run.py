@@ -32,7 +32,7 @@ from pyserini_llm_sparse.training.results.evaluation import Measures, evaluate, 
 from pyserini_llm_sparse.training.results.progress import save_start
 from pyserini_llm_sparse.training.results.result import require_expressible
 from pyserini_llm_sparse.training.retriever.building import build_adaptation_model, build_model, starting_checkpoint
-from pyserini_llm_sparse.training.retriever.query_table import starting_query_weights
+from pyserini_llm_sparse.training.retriever.term_statistics import TermStatistics, term_statistics
 
 _logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def retrieve(config: RetrieveConfig, overwrite: bool = False) -> RunReport:
     else:
         given = chain.from_iterable(map(read_examples, config.train))
         examples = ExampleDataset(given, partial(usable_examples, config=config))
-    model = build_model(config, checkpoint, _query_weights(config, checkpoint, tokenization, examples))
+    model = build_model(config, checkpoint, statistics=_statistics(config, checkpoint, tokenization, examples))
     run.begin()
 
     def measured(model: Any, own_terms_only: bool = False) -> Measures:
@@ -196,23 +196,25 @@ def _prepared(
     return _Run(folder, arguments, data, known, digests, overwrite)
 
 
-def _query_weights(
+def _statistics(
     config: RetrieveConfig,
     checkpoint: Checkpoint,
     tokenization: Tokenization,
     examples: ExampleDataset | StreamedExamples,
-) -> Any:
-    """Return where the table of inference-free queries starts; None where it is the model's own, or not needed."""
-    if config.query_encoder != "inference-free" or checkpoint.query_term_weights is not None:
+) -> TermStatistics | None:
+    """Return what the documents say of each term, None where nothing needs it."""
+    needs_table = config.query_encoder == "inference-free" and checkpoint.query_term_weights is None
+    if not needs_table and not config.lexical_weight:
         return None
     if not isinstance(examples, ExampleDataset):
+        field = "query_encoder: inference-free" if needs_table else "lexical_weight"
         raise UsageError(
-            "query_encoder: inference-free: term weights cannot be taken from a stream that is read only once; set "
-            "streaming: false, or start from a model that has a table"
+            f"{field}: term weights cannot be taken from a stream that is read only once; set streaming: false"
+            f"{', or start from a model that has a table' if needs_table else ''}"
         )
     documents = dict.fromkeys(text for example in examples.examples for text in example.positives)
     terms = replace(checkpoint, spec=tokenization.spec)
-    return starting_query_weights(documents, tokenization, checkpoint.vocabulary_size, terms.terms_of)
+    return term_statistics(documents, tokenization, checkpoint.vocabulary_size, terms.terms_of)
 
 
 def _train(trainer: AdaptationTrainer | RetrievalTrainer, folder: RunFolder) -> None:

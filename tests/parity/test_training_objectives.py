@@ -13,6 +13,11 @@ from hypothesis import strategies as st  # noqa: E402
 
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig  # noqa: E402
 from pyserini_llm_sparse.training.objectives import regularisation  # noqa: E402
+from pyserini_llm_sparse.training.objectives.lexical import (  # noqa: E402
+    bm25_weights,
+    lexical_error,
+    with_gradient_below_zero,
+)
 from pyserini_llm_sparse.training.objectives.negatives import (  # noqa: E402
     above_margin,
     holds,
@@ -562,3 +567,39 @@ def test_equals_sentence_transformers(losses, kind):
     torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
     found, expected = (torch.autograd.grad(loss, (queries, documents)) for loss in (ours, theirs))
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+
+
+def test_bm25_weights_are_those_of_the_formula() -> None:
+    counts = torch.tensor([[2.0, 0.0, 1.0], [0.0, 5.0, 0.0]])
+    found = bm25_weights(counts, torch.tensor([0.5, 1.0, 2.0]), mean_length=4.0)
+    norm = [0.9 * (1 - 0.4 + 0.4 * length / 4.0) for length in (3.0, 5.0)]
+    wanted = [[0.5 * 2 * 1.9 / (2 + norm[0]), 0, 2.0 * 1.9 / (1 + norm[0])], [0, 1.0 * 5 * 1.9 / (5 + norm[1]), 0]]
+    torch.testing.assert_close(found, torch.tensor(wanted))
+
+
+def test_own_terms_are_pulled_to_their_weights_and_expansions_alone_regularised() -> None:
+    documents = torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, 3.0]], requires_grad=True)
+    own = torch.tensor([[2.0, 0.0, 1.0], [0.0, 2.0, 0.0]])
+    keys = torch.arange(2)
+    given = {
+        "query_keys": keys, "document_keys": keys + 10, "relevant": torch.eye(2, dtype=torch.bool),
+        "teacher_scores": None, "ramp": 1.0, "own_weights": own,
+    }  # fmt: skip
+    config = run_file(negatives=0, lexical_weight=0.5, regularised_terms="expansions", document_regulariser_weight=2.0)
+    _, parts = RetrievalObjective(config)(torch.ones(2, 3), documents, **given)
+    assert parts["lexical"].item() == pytest.approx(0.5 * (1 + 1 + 0) / 2)
+    assert parts["document_regulariser"].item() == pytest.approx(2.0 * (0.25**2 + 1.5**2))
+    plain = run_file(negatives=0, document_regulariser_weight=2.0)
+    assert "lexical" not in RetrievalObjective(plain)(torch.ones(2, 3), documents, **given)[1]
+
+
+def test_a_lost_term_of_the_text_finds_its_way_back() -> None:
+    logits = torch.tensor([[-3.0, -1.0, 2.0, -torch.inf]], requires_grad=True)
+    weights = torch.log1p(torch.relu(logits))
+    found = with_gradient_below_zero(weights, logits, torch.tensor([[True, False, True, True]]))
+    assert torch.equal(found, weights)
+    lexical_error(found, torch.tensor([[1.0, 0.0, 1.0, 0.0]])).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0] == -2.0
+    assert logits.grad[0, 1] == 0
+    assert torch.isfinite(logits.grad).all()

@@ -95,6 +95,17 @@ class RetrieveSettings(ModelConfig):
     document_regulariser_threshold: int | None = Field(
         default=None, ge=0, description="The same for documents with at most this many terms."
     )
+    regularised_terms: Literal["all", "expansions"] = Field(
+        default="all",
+        description="Which terms of documents are regularised: all, or expansions, those that the text does not "
+        "contain.",
+    )
+    lexical_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the squared error of a document's weights for the terms that it contains to BM25's, "
+        "sqrt(.3 IDF) times saturation and length factor (k1 .9, b .4).",
+    )
     regulariser_ramp: float = Field(
         default=1 / 3,
         ge=0,
@@ -229,6 +240,8 @@ class RetrieveConfig(_RetrieveFields):
     def _check_combination(self) -> RetrieveConfig:
         if self.representation == "dense" and self.query_encoder == "inference-free":
             raise ValueError("query_encoder: inference-free: a dense query needs the model; set query_encoder: model")
+        if self.representation == "dense" and self.lexical_weight:
+            raise ValueError("lexical_weight: a dense vector has no terms; leave it out")
         if self.representation == "dense" and (self.calibrated_head or self.head_shift):
             raise ValueError("calibrated_head: a dense vector needs no output layer; leave out, and head_shift, too")
         if self.uses_teacher and self.distillation == "margin-mse" and not self.negatives:

@@ -85,7 +85,7 @@ class RetrievalTrainer(PhaseTrainer):
         """Return the loss of the batch of all processes."""
         texts, rest = _texts_and_rest(inputs)
         queries, documents = model(**texts)
-        loss = self._loss(queries, documents, rest)
+        loss = self._loss(queries, documents, rest, self._own_weights(inputs))
         return (loss, {"queries": queries, "documents": documents}) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -94,13 +94,14 @@ class RetrievalTrainer(PhaseTrainer):
         if size is None:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        texts, rest = _texts_and_rest(self._prepare_inputs(inputs))
+        inputs = self._prepare_inputs(inputs)
+        (texts, rest), own_weights = _texts_and_rest(inputs), self._own_weights(inputs)
         steps = self.current_gradient_accumulation_steps
         loss = cached_backward(
             model,
             texts,
             size,
-            lambda queries, documents: self._loss(queries, documents, rest),
+            lambda queries, documents: self._loss(queries, documents, rest, own_weights),
             lambda surrogate: self.accelerator.backward(surrogate / steps),
             deferred=model.no_sync if isinstance(model, DistributedDataParallel) else nullcontext,
             queries_at_once=self._retrieve_config.query_encoder == "inference-free",
@@ -142,7 +143,18 @@ class RetrievalTrainer(PhaseTrainer):
     def _ramp_steps(self) -> int:
         return math.ceil(self._retrieve_config.regulariser_ramp * self.state.max_steps)
 
-    def _loss(self, queries: Tensor, documents: Tensor, rest: Mapping[str, Tensor]) -> Tensor:
+    def _own_weights(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what the documents' own terms shall weigh, None where the loss does not ask for it."""
+        config = self._retrieve_config
+        if config.representation == "dense" or not (config.lexical_weight or config.regularised_terms == "expansions"):
+            return None
+        root: Any = self._root
+        weights: Tensor = root.own_weights(inputs["document_input_ids"], inputs["document_pool_mask"])
+        return weights
+
+    def _loss(
+        self, queries: Tensor, documents: Tensor, rest: Mapping[str, Tensor], own_weights: Tensor | None = None
+    ) -> Tensor:
         """Return the loss of the vectors of all processes, whose own come as arguments."""
         queries, documents = gather(queries), gather(documents)
         document_keys = gather(rest["document_keys"])
@@ -157,6 +169,7 @@ class RetrievalTrainer(PhaseTrainer):
             relevant=gather(relevant.byte()).bool(),
             teacher_scores=None if teacher_scores is None else gather(teacher_scores),
             ramp=ramp(self.state.global_step, self._ramp_steps),
+            own_weights=None if own_weights is None else gather(own_weights),
         )
         self._record(loss, parts)
         if self._will_log():

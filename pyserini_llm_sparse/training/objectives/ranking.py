@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyserini_llm_sparse.training.config.fields import RetrieveConfig
+from pyserini_llm_sparse.training.objectives.lexical import lexical_error
 from pyserini_llm_sparse.training.objectives.negatives import (
     above_margin,
     not_negatives,
@@ -123,6 +124,7 @@ class RetrievalObjective:
         relevant: Tensor,
         teacher_scores: Tensor | None,
         ramp: float,
+        own_weights: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, that of all processes together, and its parts.
 
@@ -136,10 +138,12 @@ class RetrievalObjective:
             teacher_scores: ``[queries, 1 + negatives]``; needed with distillation or a margin of false
                 negatives.
             ramp: factor on the regularisers' weights, see `regularisation.ramp`.
+            own_weights: what a document's own terms shall weigh, 0 for others, ``[documents, vocabulary]``; needed
+                where the run file has ``lexical_weight`` or regularises expansions alone.
 
         Returns:
             The loss, a scalar with a gradient; and those parts that the run file asks for, weighted and detached, whose
-            sum it is: ``contrastive``, ``distillation``, ``query_regulariser``, ``document_regulariser``.
+            sum it is: ``contrastive``, ``distillation``, ``query_regulariser``, ``document_regulariser``, ``lexical``.
 
         Raises:
             ValueError: the numbers of queries, documents, keys or teacher scores do not fit together.
@@ -150,11 +154,13 @@ class RetrievalObjective:
             found = [
                 self._parts(
                     self._pruned(queries, terms), self._pruned(documents, terms), query_keys, document_keys, relevant,
-                    teacher_scores, ramp,
+                    teacher_scores, ramp, own_weights,
                 )
                 for terms in self._budgets
             ]  # fmt: skip
             parts = {name: torch.stack([one[name] for one in found]).mean(0) for name in found[0]}
+            if self.config.lexical_weight and own_weights is not None:
+                parts["lexical"] = self.config.lexical_weight * lexical_error(documents, own_weights)
             loss = torch.stack(list(parts.values())).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
 
@@ -167,13 +173,17 @@ class RetrievalObjective:
         relevant: Tensor,
         teacher: Tensor | None,
         ramp: float,
+        own_weights: Tensor | None,
     ) -> dict[str, Tensor]:
         """Return the weighted parts of the loss of vectors as they are."""
         config = self.config
+        expanded = documents
+        if config.regularised_terms == "expansions" and own_weights is not None:
+            expanded = documents * (own_weights == 0)
         parts = self._ranking_parts(queries, documents, query_keys, document_keys, relevant, teacher)
         for side, vectors, weight, threshold in (
             ("query", queries, config.query_regulariser_weight, config.query_regulariser_threshold),
-            ("document", documents, config.document_regulariser_weight, config.document_regulariser_threshold),
+            ("document", expanded, config.document_regulariser_weight, config.document_regulariser_threshold),
         ):
             if weight and self._is_sparse:
                 parts[f"{side}_regulariser"] = weight * ramp * regularise(config.regulariser, vectors, threshold)

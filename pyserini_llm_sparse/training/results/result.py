@@ -25,8 +25,9 @@ from pyserini_llm_sparse.modelling.tokenizer import TextTokenizer
 from pyserini_llm_sparse.training.config.fields import ModelConfig, RetrieveConfig
 from pyserini_llm_sparse.training.results.model_card import CARD_FILE, model_card
 from pyserini_llm_sparse.training.results.provenance import TrainingRecord, write_record
+from pyserini_llm_sparse.training.retriever.adaptation_model import AdaptationModel
 from pyserini_llm_sparse.training.retriever.building import starting_checkpoint
-from pyserini_llm_sparse.training.retriever.model import AdaptationModel, RetrievalModel, TrainableModel
+from pyserini_llm_sparse.training.retriever.model import RetrievalModel, TrainableModel
 
 _logger = logging.getLogger(__name__)
 

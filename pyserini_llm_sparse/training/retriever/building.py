@@ -18,7 +18,9 @@ from pyserini_llm_sparse.modelling.folder import ModelFolder
 from pyserini_llm_sparse.modelling.head_shift import has_head_shift, load_head_shift
 from pyserini_llm_sparse.modelling.names import parse_encoder_name
 from pyserini_llm_sparse.training.config.fields import AdaptConfig, ModelConfig, RetrieveConfig
-from pyserini_llm_sparse.training.retriever.model import AdaptationModel, RetrievalModel
+from pyserini_llm_sparse.training.retriever.adaptation_model import AdaptationModel
+from pyserini_llm_sparse.training.retriever.model import RetrievalModel
+from pyserini_llm_sparse.training.retriever.term_statistics import TermStatistics
 
 
 def starting_checkpoint(config: ModelConfig) -> Checkpoint:
@@ -55,7 +57,10 @@ def starting_checkpoint(config: ModelConfig) -> Checkpoint:
 
 
 def build_model(
-    config: RetrieveConfig, checkpoint: Checkpoint | None = None, query_weights: Tensor | None = None
+    config: RetrieveConfig,
+    checkpoint: Checkpoint | None = None,
+    query_weights: Tensor | None = None,
+    statistics: TermStatistics | None = None,
 ) -> RetrievalModel:
     """Make the retriever that a run file describes, as it is before training, on the CPU.
 
@@ -63,7 +68,8 @@ def build_model(
         config: The run file.
         checkpoint: What it starts from, if that has been looked up already.
         query_weights: ``[vocabulary]``, where the table of inference-free queries starts; by default where the
-            checkpoint's own ends.
+            checkpoint's own ends, and without one at the weights of `statistics`.
+        statistics: Of the training documents; needed for ``lexical_weight``.
 
     Raises:
         UsageError: Queries are inference-free, but there is no table.
@@ -73,6 +79,8 @@ def build_model(
     inference_free = config.query_encoder == "inference-free"
     if inference_free and query_weights is None and checkpoint.query_term_weights is not None:
         query_weights = torch.from_numpy(checkpoint.query_term_weights.copy())
+    if inference_free and query_weights is None and statistics is not None:
+        query_weights = statistics.weights
     if inference_free and (query_weights is None or query_weights.shape != (checkpoint.vocabulary_size,)):
         raise UsageError(
             f"{config.model}: query_encoder: inference-free: there is no table of {checkpoint.vocabulary_size} term "
@@ -93,8 +101,9 @@ def build_model(
         query_weights=query_weights if inference_free else None,
         learns_query_weights=config.query_term_weights == "learned",
         head_shift=_head_shift(checkpoint) if spec.calibrated_head else None,
+        statistics=statistics if config.lexical_weight else None,
     )
-    model.rebuild = partial(build_model, config, checkpoint, query_weights)
+    model.rebuild = partial(build_model, config, checkpoint, query_weights, statistics)
     return model
 
 

@@ -1,4 +1,4 @@
-"""The models that are trained: a causal language model whose one forward pass gives vectors, or next-token losses.
+"""The models that are trained, and the retriever among them: one forward pass gives the vectors of a batch.
 
 Each is the root module that DDP, FSDP or DeepSpeed wraps, so the weight of the output layer, which is used without its
 module, is touched inside the root's forward pass only, where it is whole.
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyserini_llm_sparse.errors import DataError
-from pyserini_llm_sparse.modelling.backbone.calibrated import shifted_rows
 from pyserini_llm_sparse.modelling.backbone.head import activate, fold_terms, max_logits
 from pyserini_llm_sparse.modelling.backbone.language_model import Backbone, checkpoint_activations
 from pyserini_llm_sparse.modelling.spec import EncodingSpec
-from pyserini_llm_sparse.training.objectives.language_modelling import next_token_loss
+from pyserini_llm_sparse.training.objectives.lexical import bm25_weights, with_gradient_below_zero
 from pyserini_llm_sparse.training.retriever.dense_pooling import last_token, normalised_mean, pooled
+from pyserini_llm_sparse.training.retriever.term_statistics import TermStatistics
 
 
 class TrainableModel(nn.Module):
@@ -118,6 +118,7 @@ class RetrievalModel(TrainableModel):
     query_weights: nn.Parameter | Tensor | None
     allowed: Tensor
     term_of: Tensor | None
+    term_weights: Tensor | None
 
     def __init__(
         self,
@@ -131,6 +132,7 @@ class RetrievalModel(TrainableModel):
         query_weights: Tensor | None = None,
         learns_query_weights: bool = False,
         head_shift: Tensor | None = None,
+        statistics: TermStatistics | None = None,
     ) -> None:
         """Put a model together; `building.build_model` makes one of a run file.
 
@@ -144,6 +146,7 @@ class RetrievalModel(TrainableModel):
             query_weights: Where the table of inference-free queries starts.
             learns_query_weights: Whether it is trained.
             head_shift: ``[hidden]``, where the vector of a calibrated head starts.
+            statistics: Of the training documents, where own terms are held near BM25's weights.
         """
         super().__init__(backbone, head_shift)
         self.spec = spec
@@ -151,6 +154,8 @@ class RetrievalModel(TrainableModel):
         self.dense_pooling = dense_pooling
         self.register_buffer("allowed", allowed, persistent=False)
         self.register_buffer("term_of", term_of, persistent=False)
+        self.register_buffer("term_weights", None if statistics is None else statistics.weights, persistent=False)
+        self.mean_length = 1.0 if statistics is None else statistics.mean_length
         if query_weights is not None and learns_query_weights:
             self.query_weights = nn.Parameter(query_weights.float())
         else:
@@ -201,6 +206,25 @@ class RetrievalModel(TrainableModel):
             documents = self._encode_groups(*masks, document_order, document_widths)
         return queries, documents
 
+    def own_weights(self, input_ids: Tensor, pool_mask: Tensor) -> Tensor:
+        """Return what BM25 would have documents' own terms weigh, or without statistics how often each occurs.
+
+        Args:
+            input_ids: ``[documents, length]``.
+            pool_mask: The same shape, 1 for positions that are pooled.
+
+        Returns:
+            float32 ``[documents, vocabulary]``, 0 for terms that are not in the text.
+        """
+        counts = torch.where(self.allowed, self._counts(input_ids, pool_mask), 0)
+        return counts if self.term_weights is None else bm25_weights(counts, self.term_weights, self.mean_length)
+
+    def _counts(self, input_ids: Tensor, pool_mask: Tensor) -> Tensor:
+        """Return how often each term occurs, float32 ``[texts, vocabulary]``."""
+        terms = input_ids if self.term_of is None else self.term_of[input_ids]
+        counts = torch.zeros(len(terms), len(self.allowed), device=terms.device)
+        return counts.scatter_add_(1, terms, pool_mask.to(counts.dtype))
+
     def learned_query_weights(self) -> Tensor | None:
         """Return the table as it is to be saved: float32 ``[vocabulary]``, never negative, 0 where no term can be."""
         if self.query_weights is None:
@@ -236,38 +260,15 @@ class RetrievalModel(TrainableModel):
             return pooled(hidden, pool_mask if self.dense_pooling == "mean" else last_token(attention_mask))
         head = self.backbone
         largest = max_logits(hidden, head.head_weight, pool_mask, head.head_bias, self.head_shift)
-        return activate(fold_terms(largest, self.allowed, self.term_of), self.spec.logit_scale)
+        largest = fold_terms(largest, self.allowed, self.term_of)
+        weights = activate(largest, self.spec.logit_scale)
+        if self.term_weights is None:
+            return weights
+        return with_gradient_below_zero(weights, largest, self._counts(input_ids, pool_mask) > 0)
 
     def _weighed(self, input_ids: Tensor, pool_mask: Tensor, table: Tensor) -> Tensor:
         """Weight the terms that queries contain from the table."""
-        counts = torch.zeros(len(input_ids), len(table), device=table.device)
-        terms = input_ids if self.term_of is None else self.term_of[input_ids]
-        counts = counts.scatter_add_(1, terms, pool_mask.to(counts.dtype))
+        counts = self._counts(input_ids, pool_mask)
         if not self.spec.query_term_counts:
             counts = counts.clamp(max=1)
         return counts * torch.where(self.allowed, torch.relu(table.float()), 0)
-
-
-class AdaptationModel(TrainableModel):
-    """Predicts tokens, from logits and, if that is trained, from their sparse weights.
-
-    Attributes:
-        sparse_weight: Weight of the second part of the loss; 0 leaves it out.
-    """
-
-    def __init__(self, backbone: Backbone, sparse_weight: float, head_shift: Tensor | None = None) -> None:
-        super().__init__(backbone, head_shift)
-        self.sparse_weight = sparse_weight
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean cross-entropy of the logits, and that of ``log1p(relu(logits))`` (0 if it is left out).
-
-        Args:
-            input_ids: ``[batch, length]``.
-            attention_mask: The same shape, 1 for tokens.
-            targets: The same shape, the token that each position predicts, or -100.
-        """
-        hidden = self._hidden(input_ids, attention_mask)
-        head = self.backbone
-        weight = head.head_weight if self.head_shift is None else shifted_rows(head.head_weight, self.head_shift)
-        return next_token_loss(hidden, weight, targets, self.sparse_weight, head.head_bias)
